@@ -1,0 +1,1 @@
+"""Speculative sampling, side by side: a playground for Llama pairs."""

@@ -1,0 +1,336 @@
+"""Requests, events and traces: plain values, written as JSON lines and read back unchanged. Stdlib only.
+
+A `Trace` is the list of a run's events. Live view, replay, export, metrics and bench all fold the same events.
+Token ids are the engine's; `TokenTexts` carries the text of every id before the first round that mentions it,
+so that a trace can be shown without a model.
+"""
+
+from __future__ import annotations
+
+import json
+import types
+import typing
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from typing import Any, Literal
+
+from app.errors import TraceError
+
+SCHEMA_VERSION = 1
+MAX_TRACE_BYTES = 64 * 1024 * 1024
+
+Arm = Literal["target", "speculative"]
+Arms = Literal["both", "target", "speculative"]
+State = Literal["accepted", "rejected", "discarded"]
+Provenance = Literal["corrected", "bonus", "target"]
+FinishReason = Literal["stop", "length", "context"]
+EndReason = Literal["stop", "length", "context", "cancelled", "error"]
+
+ARMS: tuple[Arm, ...] = ("target", "speculative")
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """The warp and the seed. temperature 0 is argmax; top_p 1 and top_k 0 switch those off."""
+
+    temperature: float = 0.0
+    top_p: float = 1.0
+    top_k: int = 0
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What a person asked for. `messages` (role, content) are used instead of `prompt` where given."""
+
+    prompt: str = ""
+    system: str = ""
+    messages: tuple[dict[str, str], ...] = ()
+    chat_template: bool = True
+    max_tokens: int = 128
+    k: int = 5
+    sampling: Sampling = field(default_factory=Sampling)
+    acceptor: str = "rejection"
+    drafter: str = "draft"
+    arms: Arms = "both"
+
+
+@dataclass(frozen=True, slots=True)
+class ModelCard:
+    """What the page says of a loaded model. memory in bytes."""
+
+    name: str
+    num_parameters: int
+    dtype: str
+    memory: int
+    vocab_size: int
+    n_positions: int
+
+
+@dataclass(frozen=True, slots=True)
+class Alternative:
+    """A token a model held likely: its probability in the model's plain softmax, and after the warp."""
+
+    id: int
+    model_prob: float
+    warped_prob: float
+
+
+@dataclass(frozen=True, slots=True)
+class DraftedToken:
+    """A token the draft proposed, and its verdict.
+
+    q and p: its warped probability in the draft and the target. u: the coin, uniform in [0, 1); threshold: what
+    u was held against (min(1, p/q) for `rejection`); both None where the acceptor flips no coin for it or
+    never judged it. The alternatives are those of the draft and of the target at this position.
+    """
+
+    id: int
+    state: State
+    q: float
+    p: float
+    u: float | None
+    threshold: float | None
+    draft_alternatives: tuple[Alternative, ...]
+    target_alternatives: tuple[Alternative, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class FinalToken:
+    """The token the target itself contributed to a round.
+
+    p: its warped target probability. residual: the distribution a corrected token was drawn from (top entries,
+    most likely first; `model_prob` is there the target's warped p, `warped_prob` the residual's), empty otherwise.
+    """
+
+    id: int
+    provenance: Provenance
+    p: float
+    alternatives: tuple[Alternative, ...]
+    residual: tuple[Alternative, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """One round of one arm; round 0 is the prefill with its first token.
+
+    final is None where an accepted stop token ended the arm. Seconds are compute time of this arm alone:
+    draft passes, the target's pass, and everything else the loop did (host). total_variation: the analytic
+    distance between the emitted tokens' distribution and the target's, the worst of this round; None where
+    it was not computed. finish_reason is set on an arm's last round.
+    """
+
+    index: int
+    arm: Arm
+    drafted: tuple[DraftedToken, ...]
+    final: FinalToken | None
+    draft_seconds: float
+    verify_seconds: float
+    host_seconds: float
+    total_variation: float | None = None
+    finish_reason: FinishReason | None = None
+
+    @property
+    def accepted(self) -> tuple[DraftedToken, ...]:
+        return tuple(token for token in self.drafted if token.state == "accepted")
+
+    @property
+    def token_ids(self) -> tuple[int, ...]:
+        """What the round emitted, in order."""
+        final = () if self.final is None else (self.final.id,)
+        return tuple(token.id for token in self.accepted) + final
+
+    @property
+    def seconds(self) -> float:
+        return self.draft_seconds + self.verify_seconds + self.host_seconds
+
+
+@dataclass(frozen=True, slots=True)
+class RunStarted:
+    """The first event. bit_identical: the backend promises window-independent logits."""
+
+    request: Request
+    pair: str
+    backend: str
+    device: str
+    target: ModelCard
+    draft: ModelCard | None
+    prompt_tokens: int
+    lossless: bool
+    bit_identical: bool
+    created: str
+    schema_version: int = SCHEMA_VERSION
+
+
+@dataclass(frozen=True, slots=True)
+class TokenTexts:
+    """Text of ids first seen in the next round. Bytes that are not UTF-8 by themselves are kept by surrogate
+    escapes, so that joined pieces give back split characters (`join_pieces`). special: control tokens."""
+
+    pieces: dict[int, str]
+    special: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class RunFinished:
+    """The last event; message is the sentence for the person where reason is error."""
+
+    reason: EndReason
+    message: str = ""
+
+
+Event = RunStarted | TokenTexts | Round | RunFinished
+Trace = list[Event]
+
+_EVENTS: dict[str, type[Event]] = {
+    "run_started": RunStarted,
+    "token_texts": TokenTexts,
+    "round": Round,
+    "run_finished": RunFinished,
+}
+_NAMES = {kind: name for name, kind in _EVENTS.items()}
+
+
+def piece_text(piece: bytes) -> str:
+    """A token's bytes as the string `TokenTexts` holds."""
+    return piece.decode("utf-8", "surrogateescape")
+
+
+def join_pieces(pieces: Iterable[str]) -> str:
+    """The text of joined pieces: split characters are whole again, broken ones become U+FFFD."""
+    return "".join(pieces).encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+
+def to_dict(event: Event) -> dict[str, Any]:
+    """The event as JSON types, with its `type` first."""
+    return {"type": _NAMES[type(event)], **asdict(event)}
+
+
+def dumps(event: Event) -> str:
+    """One JSON line, ASCII only, without the newline."""
+    return json.dumps(to_dict(event), separators=(",", ":"), allow_nan=False)
+
+
+def loads(line: str) -> Event:
+    """The event written by `dumps`. Raises TraceError naming the fault."""
+    try:
+        data = json.loads(line)
+    except ValueError as error:
+        raise TraceError(f"This trace has a line that is not JSON ({error}); export it again.") from None
+    kind = _EVENTS.get(data.pop("type", "")) if isinstance(data, dict) else None
+    if kind is None:
+        raise TraceError(
+            "This trace has a line that is no event of a run; choose a .jsonl file exported by this playground."
+        )
+    if kind is RunStarted and data.get("schema_version") != SCHEMA_VERSION:
+        raise TraceError(
+            f"This trace has schema version {data.get('schema_version')!r}, this playground reads {SCHEMA_VERSION}; "
+            "replay it with the version that wrote it."
+        )
+    event: Event = _build(kind, data, kind.__name__)
+    return event
+
+
+def read(lines: Iterable[str]) -> Trace:
+    """A whole trace, checked: starts with one RunStarted, rounds count up in each arm, every id has a text."""
+    trace: Trace = [loads(line) for line in lines if line.strip()]
+    if not trace or not isinstance(trace[0], RunStarted):
+        raise TraceError(
+            "This trace does not begin with the start of a run; choose a .jsonl file exported by this playground."
+        )
+    known: set[int] = set()
+    next_index = dict.fromkeys(ARMS, 0)
+    for place, event in enumerate(trace):
+        if isinstance(event, RunStarted) and place:
+            raise TraceError("This file holds more than one run; split it so that each file holds one.")
+        if isinstance(event, TokenTexts):
+            known.update(event.pieces)
+        if isinstance(event, Round):
+            if event.index != next_index[event.arm]:
+                raise TraceError(
+                    f"Round {next_index[event.arm]} of the {event.arm} arm is missing from this trace; export it again."
+                )
+            next_index[event.arm] += 1
+            if missing := mentioned_ids(event) - known:
+                raise TraceError(f"This trace gives no text for token {min(missing)}; export it again.")
+        if isinstance(event, RunFinished) and place != len(trace) - 1:
+            raise TraceError("This trace goes on after the run's end; export it again.")
+    return trace
+
+
+def write(trace: Iterable[Event]) -> Iterator[str]:
+    """The lines of a trace file, each with its newline."""
+    for event in trace:
+        yield dumps(event) + "\n"
+
+
+def mentioned_ids(round_: Round) -> set[int]:
+    """Every token id the round names, alternatives included."""
+    ids = {token.id for token in round_.drafted}
+    groups = [
+        alternatives
+        for token in round_.drafted
+        for alternatives in (token.draft_alternatives, token.target_alternatives)
+    ]
+    if round_.final is not None:
+        ids.add(round_.final.id)
+        groups += [round_.final.alternatives, round_.final.residual]
+    return ids | {alternative.id for group in groups for alternative in group}
+
+
+def rounds(trace: Iterable[Event], arm: Arm) -> list[Round]:
+    """The rounds of one arm, in order."""
+    return [event for event in trace if isinstance(event, Round) and event.arm == arm]
+
+
+# --- reading typed values back: the annotations above are the schema ---
+
+
+def _build(kind: Any, data: Any, where: str) -> Any:
+    if not isinstance(data, dict):
+        raise _mismatch(where)
+    hints = typing.get_type_hints(kind)
+    names = {f.name for f in fields(kind)}
+    if set(data) - names:
+        raise TraceError(
+            f"This trace has an unknown field {sorted(set(data) - names)[0]!r} in {where}; it was not written by this version."
+        )
+    try:
+        return kind(**{name: _value(hints[name], value, f"{where}.{name}") for name, value in data.items()})
+    except TypeError:
+        raise _mismatch(where) from None
+
+
+def _value(hint: Any, value: Any, where: str) -> Any:
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if origin is Literal:
+        ok = value in args
+    elif origin is types.UnionType:
+        return None if value is None else _value(next(a for a in args if a is not type(None)), value, where)
+    elif origin is tuple:
+        if not isinstance(value, list):
+            raise _mismatch(where)
+        return tuple(_value(args[0], item, where) for item in value)
+    elif origin is dict:
+        if not isinstance(value, dict):
+            raise _mismatch(where)
+        key: Callable[[str], Any] = int if args[0] is int else str
+        try:
+            return {key(name): _value(args[1], item, where) for name, item in value.items()}
+        except ValueError:
+            raise _mismatch(where) from None
+    elif is_dataclass(hint):
+        return _build(hint, value, where)
+    elif hint is float:
+        ok, value = isinstance(value, int | float) and not isinstance(value, bool), value
+    elif hint is int:
+        ok = isinstance(value, int) and not isinstance(value, bool)
+    else:
+        ok = isinstance(value, hint)
+    if not ok:
+        raise _mismatch(where)
+    return value
+
+
+def _mismatch(where: str) -> TraceError:
+    return TraceError(f"This trace has a wrong value at {where}; it was changed or cut off, so export it again.")
