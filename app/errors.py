@@ -1,7 +1,7 @@
 """The errors a person may meet. Each message is one sentence that names the fault and a remedy.
 
 PlaygroundError          caught once at the page and once at the command line (exit code 2)
-├── BadRequest           a knob or flag has a value that cannot work; nothing was started
+├── RequestError         a knob or flag has a value that cannot work; nothing was started
 ├── PairError            a pair cannot be loaded: files, formats, memory, packages
 ├── TraceError           a trace file is not one, or not of this schema
 └── ModelError           a loaded model misbehaved: NaN logits, a faulty acceptor; the run ends, the page lives
