@@ -7,6 +7,7 @@ so that a trace can be shown without a model.
 
 from __future__ import annotations
 
+import functools
 import json
 import types
 import typing
@@ -286,10 +287,14 @@ def rounds(trace: Iterable[Event], arm: Arm) -> list[Round]:
 # --- reading typed values back: the annotations above are the schema ---
 
 
+# Resolving annotations takes longer than reading a file: a trace has thousands of alternatives.
+_hints = functools.cache(typing.get_type_hints)
+
+
 def _build(kind: Any, data: Any, where: str) -> Any:
     if not isinstance(data, dict):
         raise _mismatch(where)
-    hints = typing.get_type_hints(kind)
+    hints = _hints(kind)
     names = {f.name for f in fields(kind)}
     if set(data) - names:
         raise TraceError(
@@ -305,7 +310,7 @@ def _value(hint: Any, value: Any, where: str) -> Any:
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if origin is Literal:
         ok = value in args
-    elif origin is types.UnionType:
+    elif origin in (types.UnionType, typing.Union):  # `Literal[...] | None` is of the second kind
         return None if value is None else _value(next(a for a in args if a is not type(None)), value, where)
     elif origin is tuple:
         if not isinstance(value, list):
