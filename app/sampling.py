@@ -1,0 +1,325 @@
+"""Logits to probabilities (the warp), seeded draws from them, and the most likely alternatives. Numpy only.
+
+A round of k = 5 warps nine rows of 49,152 logits in the time the page calls host, so nothing here sorts a row:
+`_at_least` finds the few ids that can matter from block maxima, exactly.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from enum import IntEnum
+
+import numpy as np
+from numpy.typing import NDArray
+
+from app.errors import RequestError
+from app.trace import Alternative, Sampling
+
+Floats = NDArray[np.floating]
+Probs = NDArray[np.float32]
+Ids = NDArray[np.intp]
+
+MAX_TEMPERATURE = 10.0
+MAX_SEED = 2**63 - 1
+NUCLEUS_GUESS = 128  # most nuclei of a language model are smaller; a larger one costs one sort of the weights
+BLOCK = 256  # of the two-level cumulative sum
+
+
+class NonFiniteLogits(ValueError):  # noqa: N818 - names what was found; the caller makes the person's error of it
+    """A row of logits holds NaN or +inf, or nothing but -inf. `row` is its index in the array given."""
+
+    def __init__(self, row: int) -> None:
+        super().__init__(f"row {row} of the logits has no finite maximum")
+        self.row = row
+
+
+def validate(sampling: Sampling) -> None:
+    """Raise RequestError unless the warp and the seed can work."""
+    if not 0 <= sampling.temperature <= MAX_TEMPERATURE:  # False for NaN too
+        raise RequestError(
+            f"The temperature is {sampling.temperature:g}; choose a number from 0 (always the most likely token) "
+            f"to {MAX_TEMPERATURE:g}."
+        )
+    if not 0 < sampling.top_p <= 1:
+        raise RequestError(f"top_p is {sampling.top_p:g}; choose a number above 0 and up to 1 (1 switches it off).")
+    if sampling.top_k < 0:
+        raise RequestError(f"top_k is {sampling.top_k}; choose 0 (off) or a positive whole number.")
+    if not 0 <= sampling.seed <= MAX_SEED:
+        raise RequestError(f"The seed is {sampling.seed}; choose a whole number from 0 to {MAX_SEED}.")
+
+
+# --- the warp ---
+
+
+def warp(logits: NDArray[np.float32], sampling: Sampling) -> Probs:
+    """The distributions tokens are drawn from: temperature, then top_k, then top_p, then softmax.
+
+    logits: float32 [n, V]; returns float32 [n, V]. Temperature 0 gives one-hot rows. top_k keeps exactly k tokens
+    and top_p the fewest most likely tokens whose probability (after top_k) reaches it; equals are kept lowest id
+    first, as argmax does, so top_k = 1 is temperature 0. A row's result does not depend on the other rows.
+    Raises NonFiniteLogits.
+    """
+    assert logits.ndim == 2, logits.shape
+    probs = np.zeros(logits.shape, np.float32)
+    for row, (scores, out) in enumerate(zip(logits, probs, strict=True)):
+        best = int(scores.argmax())  # the first NaN where there is one, so one look finds every unusable row
+        if not math.isfinite(scores[best]):
+            raise NonFiniteLogits(row)
+        if sampling.temperature == 0:
+            out[best] = 1
+        elif 0 < sampling.top_k < scores.size:
+            ids = top_ids(scores, sampling.top_k)
+            weights = _weights(scores[ids], scores[best], sampling.temperature)
+            kept = _reaching(weights, sampling.top_p) if sampling.top_p < 1 else weights.size
+            out[ids[:kept]] = _normalised(weights[:kept])
+        else:
+            weights = _weights(scores, scores[best], sampling.temperature)
+            if sampling.top_p < 1:
+                _keep_nucleus(weights, sampling.top_p, out)
+            else:
+                np.divide(weights, _sum(weights), out=out)
+    return probs
+
+
+def _weights(scores: NDArray[np.float32], best: np.float32, temperature: float) -> Probs:
+    """exp((scores - best) / temperature), where the division may reach -inf but never 0 / 0."""
+    with np.errstate(over="ignore"):
+        weights = scores - best
+        if temperature != 1:
+            weights /= np.float32(max(temperature, 1e-30))
+    # float32: numpy's exp is vectorised for it; float64's is not on every processor
+    np.exp(weights, out=weights)
+    return weights
+
+
+def _keep_nucleus(weights: Probs, top_p: float, out: Probs) -> None:
+    """Write the normalised nucleus of one whole row into `out` (zeros)."""
+    total = _sum(weights)
+    ids = _at_least(weights, NUCLEUS_GUESS)
+    if ids.size < weights.size // 4:
+        order = ids[np.argsort(-weights[ids], kind="stable")]
+        kept = _reaching(weights[order], top_p, total)
+        if kept:
+            out[order[:kept]] = _normalised(weights[order[:kept]])
+            return
+    # The nucleus is large: find the least weight in it from the sorted weights, then keep by comparing.
+    ranked = np.sort(weights)[::-1]
+    starts = np.arange(0, ranked.size, BLOCK)
+    below = np.cumsum(np.add.reduceat(ranked, starts, dtype=np.float64))
+    block = min(int(np.searchsorted(below, top_p * total)), starts.size - 1)
+    before = float(below[block - 1]) if block else 0.0
+    part = ranked[starts[block] : starts[block] + BLOCK]
+    kept = int(starts[block]) + min(
+        int(np.searchsorted(before + np.cumsum(part, dtype=np.float64), top_p * total)) + 1, part.size
+    )
+    least = ranked[kept - 1]
+    np.copyto(out, weights, where=weights > least)
+    equals = np.flatnonzero(weights == least)[: kept - int(np.count_nonzero(out))]
+    out[equals] = least
+    out /= np.float32(_sum(out))
+
+
+def _reaching(ranked: Probs, top_p: float, total: float | None = None) -> int:
+    """How many of the ranked weights reach top_p of the total; 0 where a larger total's share is out of reach."""
+    reached = np.cumsum(ranked, dtype=np.float64)
+    kept = int(np.searchsorted(reached, top_p * (reached[-1] if total is None else total))) + 1
+    if kept <= ranked.size:
+        return kept
+    return ranked.size if total is None else 0
+
+
+def _normalised(weights: Probs) -> Probs:
+    return weights / np.float32(_sum(weights))
+
+
+def _sum(weights: Floats) -> float:
+    return float(weights.sum(dtype=np.float64))
+
+
+# --- the largest of a row, without sorting it ---
+
+
+def top_ids(values: Floats, n: int) -> Ids:
+    """Ids of the n largest values [V], largest first, equals lowest id first. Fewer where V < n."""
+    ids = _at_least(values, n)
+    return ids[np.argsort(-values[ids], kind="stable")[:n]]
+
+
+def _at_least(values: Floats, n: int) -> Ids:
+    """Ids, ascending, of every value not below some bound that at least n values reach.
+
+    The n-th largest of block maxima is such a bound: n blocks hold a value at least as large. The blocks are the
+    columns of the row folded into a matrix, so that their maxima are taken in vectorised sweeps.
+    """
+    depth = 64
+    while depth > 4 and values.size // depth < 4 * n:
+        depth //= 2
+    width = values.size // depth
+    if width < 2 * n:
+        return np.arange(values.size)
+    maxima = values[: depth * width].reshape(depth, width).max(axis=0)
+    bound = np.partition(maxima, width - n)[width - n]
+    return np.flatnonzero(values >= bound)
+
+
+# --- alternatives, for the page ---
+
+
+def top_alternatives(logits: NDArray[np.float32], probs: Floats, n: int) -> tuple[Alternative, ...]:
+    """The n tokens a model holds most likely in its plain softmax, most likely first.
+
+    logits, probs: one row [V] each, the latter warped. Tokens of probability 0 (logit -inf) are left out.
+    """
+    ids = top_ids(logits, n)
+    best = logits[ids[0]]
+    total = float(np.exp(logits - best).sum())  # in float32, by pairs: figures to look at
+    return tuple(
+        Alternative(int(token), math.exp(float(logits[token] - best)) / total, float(probs[token]))
+        for token in ids
+        if logits[token] != -np.inf
+    )
+
+
+def alternatives(logits: NDArray[np.float32], probs: Floats, n: int) -> tuple[tuple[Alternative, ...], ...]:
+    """`top_alternatives` of every row of logits and probs [rows, V]."""
+    return tuple(top_alternatives(scores, row, n) for scores, row in zip(logits, probs, strict=True))
+
+
+def residual_alternatives(residual: Floats, target_probs: Floats, n: int) -> tuple[Alternative, ...]:
+    """The n most likely corrections: `warped_prob` is the residual's [V], `model_prob` the target's warped p [V]."""
+    return tuple(
+        Alternative(int(token), float(target_probs[token]), float(residual[token]))
+        for token in top_ids(residual, n)
+        if residual[token] > 0
+    )
+
+
+# --- draws ---
+
+
+def draw(weights: Floats, u: float) -> int:
+    """The id at u (in [0, 1)) of the cumulative distribution of non-negative weights [V], which need not sum to 1.
+
+    Never an id of weight 0. Zeros appended to the weights do not change the draw.
+    """
+    starts = np.arange(0, weights.size, BLOCK)
+    sums = np.add.reduceat(weights, starts, dtype=np.float64)
+    reached = np.cumsum(sums)
+    assert reached[-1] > 0, "nothing to draw from"
+    point = u * float(reached[-1])
+    block = int(np.searchsorted(reached, point, side="right"))
+    if block == starts.size:  # u times the total was rounded up to the total
+        block = int(np.flatnonzero(sums)[-1])
+    part = weights[starts[block] : starts[block] + BLOCK]
+    before = float(reached[block - 1]) if block else 0.0
+    place = int(np.searchsorted(before + np.cumsum(part, dtype=np.float64), point, side="right"))
+    if place == part.size:  # the block's own sum was rounded below the point
+        place = int(np.flatnonzero(part)[-1])
+    return int(starts[block]) + place
+
+
+class Purpose(IntEnum):
+    """What a draw is for. Draws of different purposes are independent."""
+
+    DRAFT = 1  # the draft picks its token
+    ACCEPT = 2  # the coin a drafted token is judged by
+    FINAL = 3  # the target picks its own token
+    GUMBEL = 4  # noise over the vocabulary, shared by whoever picks at a position
+
+
+@dataclass(frozen=True, slots=True)
+class Noise:
+    """Draws that are a function of (seed, position, purpose) and of nothing else: replayable, no hidden state.
+
+    position: the index of the token in the context, prompt included. Philox is counter-based; its lowest counter
+    word counts the numbers of one draw, so the position is in the next.
+    """
+
+    seed: int
+
+    def uniform(self, position: int, purpose: Purpose) -> float:
+        """In [0, 1), a multiple of 2^-53."""
+        return _unit(self._raw(purpose, position))
+
+    def exponential(self, position: int, ids: Ids) -> Probs:
+        """Exponential noise (mean 1) of the token ids at this position, float32 [len(ids)].
+
+        An id's noise does not depend on which others are asked for: SplitMix64, the output a function of a
+        counter, with a start drawn for the position and the id as the counter.
+        """
+        bits = ids.astype(np.uint64)
+        bits *= np.uint64(0x9E3779B97F4A7C15)
+        bits += np.uint64(self._raw(Purpose.GUMBEL, position))
+        bits ^= bits >> np.uint64(30)
+        bits *= np.uint64(0xBF58476D1CE4E5B9)
+        bits ^= bits >> np.uint64(27)
+        bits *= np.uint64(0x94D049BB133111EB)
+        bits ^= bits >> np.uint64(31)
+        # -log(1 - v), where v keeps all its digits near 0: those are the winners of a race
+        v = bits.astype(np.float32)
+        v += np.float32(0.5)
+        v *= np.float32(2.0**-64)
+        np.minimum(v, np.float32(1 - 2.0**-24), out=v)
+        rest = 1 - v
+        lost = rest - 1  # -v as it was rounded
+        noise = np.log(rest, out=rest)
+        noise *= v
+        return np.divide(noise, lost, out=v, where=lost != 0)
+
+    def gumbel(self, position: int, size: int) -> Probs:
+        """Standard Gumbel noise of ids 0 to size - 1 at this position, float32 [size]: -log of `exponential`.
+
+        A shorter vector is the beginning of a longer one, so padded vocabularies share their noise.
+        """
+        return -np.log(self.exponential(position, np.arange(size)))
+
+    def at(self, position: int) -> RoundNoise:
+        """The draws of a round whose first drafted token stands at `position`."""
+        return RoundNoise(self, position)
+
+    def _raw(self, purpose: Purpose, position: int, lane: int = 0) -> int:
+        key = np.array([self.seed, purpose], np.uint64)
+        counter = np.array([0, position, lane, 0], np.uint64)
+        return int(np.random.Philox(key=key, counter=counter).random_raw())
+
+
+@dataclass(frozen=True, slots=True)
+class RoundNoise:
+    """The draws of one round; offset counts its drafted tokens from 0.
+
+    FINAL and Gumbel draws belong to the absolute position, whichever round comes to it: the arms share them.
+    DRAFT and ACCEPT draws belong to the round as well. A position whose draft was discarded is drafted again later,
+    and an acceptor that looks at the whole window (`block`) has by then learnt from its old draws; used again,
+    they would not be uniform any more, and the result not lossless. No two rounds start at the same position.
+    """
+
+    noise: Noise
+    position: int
+
+    def uniform(self, offset: int, purpose: Purpose) -> float:
+        """In [0, 1)."""
+        if purpose in (Purpose.DRAFT, Purpose.ACCEPT):
+            return _unit(self.noise._raw(purpose, self.position, offset + 1))
+        return self.noise.uniform(self.position + offset, purpose)
+
+    def exponential(self, offset: int, ids: Ids) -> Probs:
+        """See `Noise.exponential`."""
+        return self.noise.exponential(self.position + offset, ids)
+
+    def gumbel(self, offset: int, size: int) -> Probs:
+        """See `Noise.gumbel`."""
+        return self.noise.gumbel(self.position + offset, size)
+
+
+def _unit(bits: int) -> float:
+    return (bits >> 11) * 2.0**-53
+
+
+def race(probs: Floats, noise: RoundNoise, offset: int) -> int:
+    """The Gumbel-max draw: argmax of log p + Gumbel noise, written as the exponential race it equals, argmax p / E.
+
+    probs [V]; distributed as probs, and equal for equal noise wherever two distributions' winners agree.
+    """
+    ids = np.flatnonzero(probs > 0)
+    return int(ids[np.argmax(probs[ids] / noise.exponential(offset, ids))])
