@@ -317,6 +317,38 @@ class Metrics:
         }
 
 
+def token_kind(text: str) -> str:
+    """words, digits, punctuation, code, whitespace or other: what a token's text consists of."""
+    stripped = text.strip()
+    if not stripped:
+        return "whitespace"
+    if stripped.isnumeric():
+        return "digits"
+    if all(character.isalpha() or character in "'’-" for character in stripped):
+        return "words" if any(character.isalpha() for character in stripped) else "punctuation"
+    if all(character in ".,;:!?'\"’‘“”…–—-()" for character in stripped):
+        return "punctuation"
+    if any(character in "{}[]<>=+*/\\_|&^%$#@~`()" for character in stripped):
+        return "code"
+    return "other"
+
+
+def acceptance_by_kind(trace: Iterable[Event]) -> dict[str, tuple[int, int]]:
+    """For each kind of drafted token: how many were accepted, of how many judged (accepted or rejected)."""
+    pieces: dict[int, str] = {}
+    found: dict[str, tuple[int, int]] = {}
+    for event in trace:
+        if isinstance(event, TokenTexts):
+            pieces.update(event.pieces)
+        elif isinstance(event, Round):
+            for token in event.drafted:
+                if token.state != "discarded":
+                    kind = token_kind(join_pieces([pieces.get(token.id, "")]))
+                    accepted, judged = found.get(kind, (0, 0))
+                    found[kind] = (accepted + (token.state == "accepted"), judged + 1)
+    return dict(sorted(found.items(), key=lambda entry: -entry[1][1]))
+
+
 def summary(trace: Iterable[Event]) -> dict[str, Any]:
     """The summary line of a whole trace."""
     return Metrics(trace).summary()

@@ -148,7 +148,8 @@ class Round:
 
 @dataclass(frozen=True, slots=True)
 class RunStarted:
-    """The first event. bit_identical: the backend promises window-independent logits."""
+    """The first event. bit_identical: the backend promises window-independent logits. same_text: the acceptor makes
+    both arms print one text at any temperature, given such logits."""
 
     request: Request
     pair: str
@@ -161,6 +162,7 @@ class RunStarted:
     bit_identical: bool
     created: str
     schema_version: int = SCHEMA_VERSION
+    same_text: bool = False
 
 
 @dataclass(frozen=True, slots=True)
