@@ -19,7 +19,8 @@ from app.trace import DraftedToken, Event, Round, rounds
 class Published:
     """Median milliseconds per token of a pair on Trainium, as AWS published them."""
 
-    name: str
+    target: str
+    draft: str
     target_ms: float
     draft_ms: float
 
@@ -29,8 +30,8 @@ class Published:
 
 
 PUBLISHED = (
-    Published("Llama-2 70B with 7B", 20.6, 3.7),
-    Published("Llama-3 70B with 8B", 21.4, 4.7),
+    Published("Llama-2-70B", "Llama-2-7B", 20.6, 3.7),
+    Published("Llama-3-70B", "Llama-3-8B", 21.4, 4.7),
 )
 
 

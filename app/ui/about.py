@@ -1,0 +1,123 @@
+"""The About tab: what is seen here, in words. Pure; returns escaped HTML."""
+
+from __future__ import annotations
+
+import html
+import platform
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING
+
+from app.metrics import DEFINITIONS
+
+if TYPE_CHECKING:
+    from app.ui.page import Session
+
+_SOURCES = (
+    ("Leviathan, Kalman, Matias 2023", "Fast inference from transformers via speculative decoding", "arXiv 2211.17192"),
+    ("Chen et al. 2023", "Accelerating large language model decoding with speculative sampling", "arXiv 2302.01318"),
+    ("Sun et al. 2024", "Block verification accelerates speculative decoding", "arXiv 2403.10444"),
+    (
+        "Daliri et al. 2024",
+        "Coupling without communication and drafter-invariant speculative decoding",
+        "arXiv 2408.07978",
+    ),
+    ("Cai et al. 2024", "Medusa: typical acceptance", "arXiv 2401.10774"),
+)
+
+_API_EXAMPLE = """from gradio_client import Client
+
+client = Client("http://127.0.0.1:7860")
+print(client.predict(api_name="/pairs"))
+for line in client.submit("Name three rivers.", k=4, max_tokens=64, api_name="/run"):
+    print(line)  # one event of the run, as a line of JSON"""
+
+_COMMANDS = """./launch.sh run --prompt "Name three rivers." --k 4 --json
+./launch.sh export trace.jsonl
+./launch.sh serve --replay trace.jsonl"""
+
+
+def page(session: Session | None) -> str:
+    """The whole tab."""
+    return f"""<article class="pg about">
+<section>
+<h2>What happens here</h2>
+<p>A language model writes one token at a time, and every token costs a pass over all its weights: on most machines
+that pass waits for memory, not for arithmetic. So scoring several tokens in one pass costs about as much as scoring
+one. <b>Speculative sampling</b> uses that: a small <i>draft</i> model guesses the next k − 1 tokens, and the
+<i>target</i> scores them all in a single pass. A rule keeps the guesses that agree with the target and replaces the
+first that does not. The text stays the target's; only the number of passes falls.</p>
+{_picture()}
+<p>The two panes show the same target answering the same prompt, alone and with the draft. They share one device and
+never run at the same moment: each has its own clock, and what is shown is what each arm would take by itself. When
+all drafts of a round are kept, the target adds a bonus token free; when one is refused, the round took as long and
+gave less. How long a window pays depends on how often the pair agrees: that is what the knob k is for.</p>
+</section>
+<section>
+<h2>Words and figures</h2>
+<dl>{"".join(f"<div><dt>{html.escape(name)}</dt><dd>{html.escape(text)}</dd></div>" for name, text in DEFINITIONS.items())}</dl>
+</section>
+<section>
+<h2>From a program</h2>
+<p>The endpoints are /run (streams the events of a run), /pairs and /export.</p>
+<pre tabindex="0">{html.escape(_API_EXAMPLE)}</pre>
+<h2>From the command line</h2>
+<pre tabindex="0">{html.escape(_COMMANDS)}</pre>
+</section>
+<section>
+<h2>Sources</h2>
+<ul>{"".join(f"<li>{html.escape(who)}: <i>{html.escape(what)}</i>, {html.escape(where)}</li>" for who, what, where in _SOURCES)}</ul>
+<h2>Versions</h2>
+<p>{html.escape(_versions())}</p>
+{_models(session)}
+</section>
+</article>"""
+
+
+def _picture() -> str:
+    """Two rounds as in the papers' figures: all kept, and one refused."""
+
+    def box(text: str, kind: str, sign: str = "") -> str:
+        mark = f"<i>{sign}</i>" if sign else ""
+        return f'<span class="box k-{kind}"><code>{text}</code>{mark}</span>'
+
+    kept = box("the", "known") + "".join(box(word, "accepted", "✓") for word in ("cat", "sat", "on"))
+    cut = box("the", "known") + box("cat", "accepted", "✓") + box("ran", "rejected", "✕") + box("off", "discarded", "·")
+    arrow = '<span class="then" aria-hidden="true">→</span>'
+    return f"""<figure class="two-rounds">
+<div class="boxes">{kept}{arrow}{box("a", "bonus", "+")}</div>
+<figcaption>All drafts kept: four tokens from one pass of the target, the last a bonus.</figcaption>
+<div class="boxes">{cut}{arrow}{box("sat", "corrected", "↻")}</div>
+<figcaption>The second draft refused: two tokens from a pass that took as long.</figcaption>
+</figure>"""
+
+
+def _versions() -> str:
+    names = ("gradio", "plotly", "numpy", "openvino", "torch", "transformers-neuronx")
+    found = [f"Python {sys.version.split()[0]} on {platform.system()} {platform.machine()}"]
+    found += [f"{name} {known}" for name in names if (known := _version(name))]
+    return ", ".join(found) + "."
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return ""
+
+
+def _models(session: Session | None) -> str:
+    if session is None:
+        return ""
+    promise = (
+        "its logits do not depend on the window, so both arms print the same text at temperature 0"
+        if session.bit_identical
+        else "its logits depend slightly on the window, so near ties can fall either way"
+    )
+    cards = [session.target, *([] if session.draft is None else [session.draft])]
+    rows = "".join(
+        f"<li><b>{html.escape(card.name)}</b>: {card.num_parameters:,} parameters, {html.escape(card.dtype)}, "
+        f"vocabulary {card.vocab_size:,}, context {card.n_positions:,} tokens</li>"
+        for card in cards
+    )
+    return f"<h2>The loaded pair</h2><ul>{rows}</ul><p>Backend {html.escape(session.backend)}: {promise}.</p>"

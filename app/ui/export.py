@@ -1,0 +1,42 @@
+"""A trace as one HTML page that needs no server: the page's own scripts and styles, and the trace, in one file."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Iterable
+
+from app.metrics import DEFINITIONS
+from app.trace import Event, RunStarted
+from app.ui.assets import json_for_html, script, style
+from app.ui.render import items
+
+
+def export_html(trace: Iterable[Event]) -> str:
+    """One self-contained page of a trace: the page's token view, rounds and figures, from a file, with no server."""
+    content = list(trace)
+    started = next((event for event in content if isinstance(event, RunStarted)), None)
+    title = (
+        "Speculative sampling" if started is None else f"Speculative sampling: {started.pair}, k = {started.request.k}"
+    )
+    return f"""<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:">
+<title>{html.escape(title)}</title>
+<style>{style()}</style>
+</head>
+<body class="pg-file">
+<main>
+<h1>{html.escape(title)}</h1>
+<div id="pg-playground"></div>
+<h2>Rounds</h2>
+<div id="pg-rounds"></div>
+</main>
+<script type="application/json" id="pg-trace">{json_for_html(items(content))}</script>
+<script>{script()}</script>
+<script>Playground.openFile({json_for_html(DEFINITIONS)});</script>
+</body>
+</html>
+"""

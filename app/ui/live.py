@@ -1,0 +1,133 @@
+"""A run on its way to the page: waiting in line, coalesced updates, stopping. No gradio here."""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import contextmanager
+
+from app.errors import PlaygroundError
+from app.trace import Event, RunFinished
+from app.ui.render import Item, Renderer
+
+MAX_UPDATES_A_SECOND = 15
+SLOTS = 16
+_LOG = logging.getLogger(__name__)
+
+
+class Line:
+    """Who uses the device: first come, first served."""
+
+    def __init__(self) -> None:
+        self._condition = threading.Condition()
+        self._tickets: deque[object] = deque()
+
+    @contextmanager
+    def ticket(self) -> Iterator[Callable[[float], int]]:
+        """A place at the end of the line, given up on leaving.
+
+        Yields a function that waits at most so many seconds for the turn and returns how many are still ahead.
+        """
+        mine = object()
+        with self._condition:
+            self._tickets.append(mine)
+
+        def ahead(seconds: float) -> int:
+            with self._condition:
+                self._condition.wait_for(lambda: self._tickets[0] is mine, timeout=seconds)
+                return self._tickets.index(mine)
+
+        try:
+            yield ahead
+        finally:
+            with self._condition:
+                self._tickets.remove(mine)
+                self._condition.notify_all()
+
+    @contextmanager
+    def turn(self) -> Iterator[None]:
+        """Wait, however long, for the device."""
+        with self.ticket() as ahead:
+            while ahead(1.0):
+                pass
+            yield
+
+
+class Updates:
+    """What the component's value is over a run: a ring of JSON slots, of which each update rewrites one.
+
+    The browser takes in every slot it has not seen, so an update may be late or skipped, and the server never
+    compares or sends more than one slot, however long the text.
+    """
+
+    def __init__(self, run_id: str) -> None:
+        self._run_id = run_id
+        self._count = 0
+        self._slots = [""] * SLOTS
+
+    def value(self, items: Iterable[Item]) -> list[str]:
+        """The value with these items in it."""
+        slot = {"run": self._run_id, "seq": self._count, "items": list(items)}
+        self._slots[self._count % SLOTS] = json.dumps(slot, separators=(",", ":"), allow_nan=False)
+        self._count += 1
+        return self.same()
+
+    def same(self) -> list[str]:
+        return list(self._slots)
+
+
+def stream(
+    run_id: str,
+    start: Callable[[], Generator[Event, None, None]],
+    line: Line,
+    stop: threading.Event,
+    interval: float = 1 / MAX_UPDATES_A_SECOND,
+) -> Iterator[list[str]]:
+    """Values of the page's component while the events of `start()` arrive, one each `interval` seconds at most.
+
+    Closing this generator, or setting `stop`, closes the events within one of them. A fault ends the stream with
+    an item {"error": sentence}.
+    """
+    updates = Updates(run_id)
+    with line.ticket() as ahead:
+        told = 0
+        while (before_me := ahead(0.0 if not told else 0.3)) and not stop.is_set():
+            # An update even when nothing changed: it is how a person who left is noticed.
+            yield updates.value([{"waiting": before_me}]) if before_me != told else updates.same()
+            told = before_me
+        if stop.is_set():
+            yield updates.value([{"error": "Stopped before its turn came."}])
+            return
+        try:
+            for batch in _batches(start(), stop, interval):
+                yield updates.value(batch)
+        except PlaygroundError as error:
+            yield updates.value([{"error": str(error)}])
+        except Exception:
+            _LOG.exception("a run failed")
+            yield updates.value([{"error": "The run failed inside the playground; the server's log has the details."}])
+
+
+def _batches(events: Generator[Event, None, None], stop: threading.Event, interval: float) -> Iterator[list[Item]]:
+    renderer = Renderer()
+    batch: list[Item] = []
+    due = 0.0
+    try:
+        for event in events:
+            batch.append(renderer.item(event))
+            if stop.is_set() and not isinstance(event, RunFinished):
+                events.close()
+                batch.append(renderer.item(RunFinished("cancelled")))
+                break
+            if time.perf_counter() >= due:
+                yield batch
+                # Counted from here: the time the update itself took is not the viewer's to lose.
+                batch, due = [], time.perf_counter() + interval
+        if batch:
+            yield batch
+    finally:
+        events.close()
