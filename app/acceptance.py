@@ -22,6 +22,8 @@ from numpy.typing import NDArray
 from app.errors import ModelError, RequestError
 from app.sampling import Floats, Probs, Purpose, RoundNoise, draw, race
 
+TINY = np.finfo(np.float32).tiny
+
 T = TypeVar("T")
 Rule = Callable[[Sequence[int], Probs, Probs, RoundNoise], "Verdict"]
 
@@ -122,8 +124,8 @@ class TokenWise(Acceptor):
     def total_variation(self, draft_ids: Sequence[int], draft_probs: Probs, target_probs: Probs) -> float:
         _check_shapes(draft_ids, draft_probs, target_probs)
         worst = 0.0
-        for row, q in zip(target_probs, draft_probs, strict=False):  # the last target row judges nothing
-            q = _fit(q, row.size)
+        for target_row, draft_row in zip(target_probs, draft_probs, strict=False):  # the last target row judges nothing
+            row, q = _support(target_row, draft_row)
             kept = self.proposal(q) * self.keep(row, row, q)
             worst = max(worst, _distance(_emitted(kept, self.residual(row, q), row, 1.0), row))
         return worst
@@ -269,11 +271,12 @@ class Block(Acceptor):
         _check_shapes(draft_ids, draft_probs, target_probs)
         worst = 0.0
         prefixes = self._prefixes(draft_ids, draft_probs, target_probs)
-        for prefix, row, q in zip(prefixes, target_probs, draft_probs, strict=False):
+        for prefix, target_row, draft_row in zip(prefixes, target_probs, draft_probs, strict=False):
             if prefix.probability > 0:
-                q = _fit(q, row.size)
-                kept = q * _ratio(np.float32(prefix.probability) * row, q)
-                emitted = _emitted(kept, prefix.rest, row, prefix.passes) / prefix.probability
+                row, q = _support(target_row, draft_row)
+                scaled = np.float32(prefix.probability) * row
+                kept = q * _ratio(scaled, q)
+                emitted = _emitted(kept, np.maximum(scaled - q, 0), row, prefix.passes) / prefix.probability
                 worst = max(worst, _distance(emitted, row))
         return worst
 
@@ -337,6 +340,15 @@ def _fit(probs: Probs, size: int) -> Probs:
     return np.concatenate([probs, np.zeros(size - probs.size, probs.dtype)])
 
 
+def _support(target_row: Probs, draft_row: Probs) -> tuple[Probs, Probs]:
+    """Both rows, of equal size, without the ids neither can say: at most settings a handful remain."""
+    draft_row = _fit(draft_row, target_row.size)
+    ids = np.flatnonzero((target_row > 0) | (draft_row > 0))
+    if 2 * ids.size > target_row.size:
+        return target_row, draft_row
+    return target_row[ids], draft_row[ids]
+
+
 def _at(probs: Probs, token: int) -> Probs:
     """The probability of one token, [1]; 0 beyond the vocabulary."""
     return probs[token : token + 1] if token < probs.size else np.zeros(1, probs.dtype)
@@ -344,8 +356,7 @@ def _at(probs: Probs, token: int) -> Probs:
 
 def _ratio(p: Floats, q: Floats) -> Floats:
     """min(1, p / q) element by element; 0 where p = 0, whatever q is."""
-    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        return np.where(p <= 0, np.float32(0), np.where(p >= q, np.float32(1), p / q))
+    return p / np.maximum(np.maximum(p, q), TINY)
 
 
 def _emitted(kept: Floats, rest: Floats, row: Probs, passes: float) -> Floats:

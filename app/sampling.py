@@ -22,7 +22,7 @@ Ids = NDArray[np.intp]
 
 MAX_TEMPERATURE = 10.0
 MAX_SEED = 2**63 - 1
-NUCLEUS_GUESS = 128  # most nuclei of a language model are smaller; a larger one costs one sort of the weights
+NUCLEUS_GUESSES = (64, 2048)  # tokens, tried in turn before the whole row is sorted
 BLOCK = 256  # of the two-level cumulative sum
 
 
@@ -71,8 +71,9 @@ def warp(logits: NDArray[np.float32], sampling: Sampling) -> Probs:
         elif 0 < sampling.top_k < scores.size:
             ids = top_ids(scores, sampling.top_k)
             weights = _weights(scores[ids], scores[best], sampling.temperature)
-            kept = _reaching(weights, sampling.top_p) if sampling.top_p < 1 else weights.size
-            out[ids[:kept]] = _normalised(weights[:kept])
+            if sampling.top_p < 1:
+                weights = weights[: _reaching(weights, sampling.top_p * _sum(weights))]
+            out[ids[: weights.size]] = _normalised(weights)
         else:
             weights = _weights(scores, scores[best], sampling.temperature)
             if sampling.top_p < 1:
@@ -94,39 +95,28 @@ def _weights(scores: NDArray[np.float32], best: np.float32, temperature: float) 
 
 
 def _keep_nucleus(weights: Probs, top_p: float, out: Probs) -> None:
-    """Write the normalised nucleus of one whole row into `out` (zeros)."""
-    total = _sum(weights)
-    ids = _at_least(weights, NUCLEUS_GUESS)
-    if ids.size < weights.size // 4:
-        order = ids[np.argsort(-weights[ids], kind="stable")]
-        kept = _reaching(weights[order], top_p, total)
-        if kept:
-            out[order[:kept]] = _normalised(weights[order[:kept]])
-            return
-    # The nucleus is large: find the least weight in it from the sorted weights, then keep by comparing.
-    ranked = np.sort(weights)[::-1]
-    starts = np.arange(0, ranked.size, BLOCK)
-    below = np.cumsum(np.add.reduceat(ranked, starts, dtype=np.float64))
-    block = min(int(np.searchsorted(below, top_p * total)), starts.size - 1)
-    before = float(below[block - 1]) if block else 0.0
-    part = ranked[starts[block] : starts[block] + BLOCK]
-    kept = int(starts[block]) + min(
-        int(np.searchsorted(before + np.cumsum(part, dtype=np.float64), top_p * total)) + 1, part.size
-    )
-    least = ranked[kept - 1]
-    np.copyto(out, weights, where=weights > least)
-    equals = np.flatnonzero(weights == least)[: kept - int(np.count_nonzero(out))]
-    out[equals] = least
-    out /= np.float32(_sum(out))
+    """Write the normalised nucleus of one whole row into `out` (zeros).
+
+    Only values are sorted, which is vectorised: the least one in the nucleus tells which ids are.
+    """
+    mass = top_p * _sum(weights)
+    for guess in (*NUCLEUS_GUESSES, weights.size):
+        ids = _at_least(weights, guess)
+        some = weights[ids]
+        falling = np.sort(some)[::-1]
+        count = _reaching(falling, mass)
+        if count <= ids.size:
+            break
+    count = min(count, ids.size)
+    kept = some > falling[count - 1]
+    equals = np.flatnonzero(some == falling[count - 1])
+    kept[equals[: count - int(np.count_nonzero(kept))]] = True
+    out[ids[kept]] = _normalised(some[kept])
 
 
-def _reaching(ranked: Probs, top_p: float, total: float | None = None) -> int:
-    """How many of the ranked weights reach top_p of the total; 0 where a larger total's share is out of reach."""
-    reached = np.cumsum(ranked, dtype=np.float64)
-    kept = int(np.searchsorted(reached, top_p * (reached[-1] if total is None else total))) + 1
-    if kept <= ranked.size:
-        return kept
-    return ranked.size if total is None else 0
+def _reaching(falling: Probs, mass: float) -> int:
+    """How many of the weights, largest first, add up to the mass; one more than there are where all do not."""
+    return int(np.searchsorted(np.cumsum(falling.astype(np.float64)), mass)) + 1
 
 
 def _normalised(weights: Probs) -> Probs:
@@ -203,17 +193,18 @@ def draw(weights: Floats, u: float) -> int:
 
     Never an id of weight 0. Zeros appended to the weights do not change the draw.
     """
+    # Sums of blocks first, then within one: the cumulative sum of a whole row takes as long as several exps of it.
     starts = np.arange(0, weights.size, BLOCK)
     sums = np.add.reduceat(weights, starts, dtype=np.float64)
     reached = np.cumsum(sums)
     assert reached[-1] > 0, "nothing to draw from"
     point = u * float(reached[-1])
     block = int(np.searchsorted(reached, point, side="right"))
-    if block == starts.size:  # u times the total was rounded up to the total
+    if block == starts.size:  # a u just below 1 was rounded up to the total
         block = int(np.flatnonzero(sums)[-1])
-    part = weights[starts[block] : starts[block] + BLOCK]
+    part = weights[starts[block] : starts[block] + BLOCK].astype(np.float64)
     before = float(reached[block - 1]) if block else 0.0
-    place = int(np.searchsorted(before + np.cumsum(part, dtype=np.float64), point, side="right"))
+    place = int(np.searchsorted(before + np.cumsum(part), point, side="right"))
     if place == part.size:  # the block's own sum was rounded below the point
         place = int(np.flatnonzero(part)[-1])
     return int(starts[block]) + place
