@@ -186,7 +186,7 @@
         return button;
       });
       this.refused = h("input", { type: "checkbox", onchange: () => this.#showRefused() });
-      this.element = h("section", { class: "legend", "aria-label": "Legend" }, ...entries, h("label", { class: "legend-refused" }, this.refused, "show refused drafts in place"));
+      this.element = h("section", { class: "legend", "aria-label": "Legend" }, ...entries, h("label", { class: "legend-refused", title: "Show refused drafts struck through in their places" }, this.refused, "show refused"));
       store.on("isolate", () => this.#isolate());
     }
 
@@ -244,13 +244,14 @@
       const style = getComputedStyle(this.element);
       const colour = (name) => style.getPropertyValue(`--${name}`).trim();
       const { data, layout, config } = structuredClone(this.figure);
+      layout.uirevision = "live";
       for (const trace of data) {
         const tint = colour(trace.meta?.colour ?? "muted");
         if (trace.line) trace.line.color = tint;
         if (trace.marker) trace.marker.color = tint;
       }
       layout.font = { ...layout.font, color: colour("muted"), family: style.fontFamily };
-      for (const axis of [layout.xaxis, layout.yaxis]) Object.assign(axis, { gridcolor: colour("line"), linecolor: colour("line"), zerolinecolor: colour("line") });
+      for (const axis of [layout.xaxis, layout.yaxis]) Object.assign(axis, { gridcolor: colour("line"), zerolinecolor: colour("line") });
       layout.hoverlabel = { bgcolor: colour("panel"), bordercolor: colour("line"), font: { color: colour("ink") } };
       this.data = data;
       this.layout = layout;
@@ -272,7 +273,10 @@
       }
       const longest = Math.max(2, ...this.data.filter((trace) => trace.meta?.arm).map((trace) => trace.x.at(-1) ?? 0));
       for (const trace of this.data) if (trace.meta?.published) trace.x = [1, longest];
-      window.Plotly.react(this.area, this.data, { ...this.layout, datarevision: moment });
+      // Single slow rounds would flatten the curves: the axis follows the running means and what else is switched on.
+      const known = this.data.flatMap((trace, index) => (trace.meta?.series === "mean" || (trace.meta?.published && this.area.data?.[index]?.visible === true) ? trace.y : []));
+      const top = known.length ? 1.5 * Math.max(...known) : 30;
+      window.Plotly.react(this.area, this.data, { ...this.layout, datarevision: moment, xaxis: { ...this.layout.xaxis, range: [0, longest * 1.02] }, yaxis: { ...this.layout.yaxis, range: [0, top] } });
     }
 
     save() {
@@ -359,10 +363,12 @@
     }
   }
 
+  const HINT = "Press Run: the same target answers twice, alone and with a draft.";
+
   class View {
     constructor(options) {
       this.server = options.server;
-      this.message = h("p", { class: "message", role: "status" });
+      this.message = h("p", { class: "message", role: "status", "data-kind": "one" }, options.server ? HINT : "");
       this.panes = ARMS.map((arm) => new Pane(arm));
       this.headline = new Headline();
       this.race = new Race();

@@ -17,7 +17,7 @@
     const times = h("div", { class: "times", role: "img", "aria-label": PARTS.map((part) => `${part} ${format.ms(round[`${part}_seconds`])} ms`).join(", ") });
     for (const part of PARTS) {
       const piece = h("i", { class: `time-${part}` });
-      piece.style.width = `${(100 * round[`${part}_seconds`]) / slowest}%`;
+      piece.style.flex = `0 0 ${(100 * round[`${part}_seconds`]) / slowest}%`;
       times.append(piece);
     }
     times.title = PARTS.map((part) => `${part} ${format.ms(round[`${part}_seconds`])} ms`).join(" · ");
@@ -84,8 +84,9 @@
 
     #grow(rounds) {
       if (this.drawn < rounds.length) {
-        // The prefill would dwarf the rounds; it is cut at twice the slowest of them.
-        const slowest = Math.max(...rounds.slice(1).map((round) => round.clock - round.since), rounds.length > 1 ? 0 : rounds[0].clock);
+        // The prefill and a stalled round would dwarf the others; such bars are cut off.
+        const times = rounds.map((round) => round.clock - round.since).sort((a, b) => a - b);
+        const slowest = 1.25 * times[Math.floor((times.length - 1) * 0.9)];
         const fragment = document.createDocumentFragment();
         for (const round of rounds.slice(this.drawn)) fragment.append(row(round, rounds[round.index - 1]?.tokens.at(-1), slowest));
         this.list.append(fragment);

@@ -52,24 +52,20 @@ first that does not. The text stays the target's; only the number of passes fall
 never run at the same moment: each has its own clock, and what is shown is what each arm would take by itself. When
 all drafts of a round are kept, the target adds a bonus token free; when one is refused, the round took as long and
 gave less. How long a window pays depends on how often the pair agrees: that is what the knob k is for.</p>
-</section>
-<section>
-<h2>Words and figures</h2>
-<dl>{"".join(f"<div><dt>{html.escape(name)}</dt><dd>{html.escape(text)}</dd></div>" for name, text in DEFINITIONS.items())}</dl>
-</section>
-<section>
 <h2>From a program</h2>
 <p>The endpoints are /run (streams the events of a run), /pairs and /export.</p>
 <pre tabindex="0">{html.escape(_API_EXAMPLE)}</pre>
 <h2>From the command line</h2>
 <pre tabindex="0">{html.escape(_COMMANDS)}</pre>
-</section>
-<section>
 <h2>Sources</h2>
 <ul>{"".join(f"<li>{html.escape(who)}: <i>{html.escape(what)}</i>, {html.escape(where)}</li>" for who, what, where in _SOURCES)}</ul>
 <h2>Versions</h2>
 <p>{html.escape(_versions())}</p>
 {_models(session)}
+</section>
+<section>
+<h2>Words and figures</h2>
+<dl>{"".join(f"<div><dt>{html.escape(name)}</dt><dd>{html.escape(text)}</dd></div>" for name, text in DEFINITIONS.items())}</dl>
 </section>
 </article>"""
 

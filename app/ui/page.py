@@ -128,16 +128,16 @@ def _playground_tab(
         with gr.Column(scale=0, min_width=292, elem_id="knobs"):
             knobs = _knobs(session)
         with gr.Column(scale=1, min_width=320, elem_id="stage"):
-            prompt, system, chat_template, run, stop = _prompt_row(examples)
+            prompt, run, stop = _prompt_row(examples)
             run_id = gr.Textbox(visible=False)
             view = _token_view(replay)
     stops: dict[str, threading.Event] = {}
 
-    def run_prompt(prompt: str, system: str, chat_template: bool, *values: Any) -> Iterator[list[str]]:
+    def run_prompt(prompt: str, *values: Any) -> Iterator[list[str]]:
         *knob_values, id_ = values
         stopped = stops[id_] = threading.Event()
         try:
-            request = _request(prompt, system, chat_template, *knob_values)
+            request = _request(prompt, *knob_values)
             yield from stream(id_, lambda: session.run(request), line, stopped)
         finally:
             del stops[id_]
@@ -149,7 +149,7 @@ def _playground_tab(
     started = gr.on(
         [run.click, prompt.submit],
         run_prompt,
-        [prompt, system, chat_template, *knobs, run_id],
+        [prompt, *knobs, run_id],
         view,
         js="(...knobs) => window.Playground.begin(knobs)",
         show_progress="hidden",
@@ -168,7 +168,7 @@ def _playground_tab(
     )
 
 
-def _prompt_row(examples: Sequence[dict[str, str]]) -> tuple[gr.Textbox, gr.Textbox, gr.Checkbox, gr.Button, gr.Button]:
+def _prompt_row(examples: Sequence[dict[str, str]]) -> tuple[gr.Textbox, gr.Button, gr.Button]:
     with gr.Row(elem_id="prompt-row", equal_height=True):
         prompt = gr.Textbox(
             DEFAULT_PROMPT, label="Prompt", lines=2, max_lines=8, scale=1, min_width=240, elem_id="prompt"
@@ -176,24 +176,18 @@ def _prompt_row(examples: Sequence[dict[str, str]]) -> tuple[gr.Textbox, gr.Text
         with gr.Column(scale=0, min_width=150, elem_id="run-column"):
             run = gr.Button("Run", variant="primary", elem_id="run")
             stop = gr.Button("Stop", variant="secondary", elem_id="stop")
-    with gr.Row(elem_id="prompt-more"):
-        if examples:
-            choices = [(f"{each['category']}: {each['prompt']}", each["prompt"]) for each in examples]
-            example = gr.Dropdown(
-                choices, value=None, label="Examples", scale=1, min_width=240, filterable=True, elem_id="examples"
-            )
-            example.input(None, example, prompt, js="(chosen) => chosen ?? ''")
-        with gr.Accordion("System prompt and template", open=False, elem_id="format"):
-            system = gr.Textbox("", label="System prompt", info="Empty: the model's own.", lines=1)
-            chat_template = gr.Checkbox(
-                True, label="Chat template", info="Off: the model continues the prompt as it stands."
-            )
-    return prompt, system, chat_template, run, stop
+    if examples:
+        choices = [(f"{each['category']}: {each['prompt']}", each["prompt"]) for each in examples]
+        example = gr.Dropdown(
+            [("or choose an example", ""), *choices], value="", label="Examples", container=False, elem_id="examples"
+        )
+        example.input(None, [example, prompt], prompt, js="(chosen, prompt) => chosen || prompt")
+    return prompt, run, stop
 
 
 def _knobs(session: Session) -> list[Any]:
     """Components in the order of `_request`'s arguments after the prompt's."""
-    k_info = "Tokens the target scores in one pass. A longer window pays only while its drafts are kept."
+    k_info = "Tokens scored per target pass. Longer pays only while drafts are kept."
     k: gr.Slider | gr.Radio
     if session.windows is not None:
         known = [window for window in session.windows if window >= MIN_K]
@@ -210,7 +204,7 @@ def _knobs(session: Session) -> list[Any]:
         0,
         step=0.05,
         label="Temperature",
-        info="0: always the likeliest token, and both arms print the same text. Higher: more varied, fewer drafts kept.",
+        info="0: the likeliest token, and one text in both arms. Higher: fewer drafts kept.",
         elem_id="temperature",
     )
     with gr.Accordion("Sampling", open=False, elem_id="sampling"):
@@ -231,7 +225,10 @@ def _knobs(session: Session) -> list[Any]:
     )
     alone = session.draft is None
     arms = gr.Radio(_ARMS, value="target" if alone else "both", label="Arms", interactive=not alone, elem_id="arms")
-    return [k, max_tokens, temperature, top_p, top_k, seed, acceptor, drafter, arms]
+    with gr.Accordion("System prompt and template", open=False, elem_id="format"):
+        system = gr.Textbox("", label="System prompt", info="Empty: the model's own.", lines=2)
+        chat_template = gr.Checkbox(True, label="Chat template", info="Off: the model continues the prompt as it is.")
+    return [k, max_tokens, temperature, top_p, top_k, seed, acceptor, drafter, arms, system, chat_template]
 
 
 def _acceptor_note(card: AcceptorCard) -> str:
@@ -242,8 +239,6 @@ def _acceptor_note(card: AcceptorCard) -> str:
 
 def _request(
     prompt: str,
-    system: str,
-    chat_template: bool,
     k: float,
     max_tokens: float,
     temperature: float,
@@ -253,6 +248,8 @@ def _request(
     acceptor: str,
     drafter: str,
     arms: Arms,
+    system: str,
+    chat_template: bool,
 ) -> Request:
     """The knobs as a request. Sliders give floats and an emptied number None."""
     return Request(
@@ -335,21 +332,9 @@ def _api(session: Session, line: Line) -> None:
         chat_template: bool = True,
     ) -> Iterator[str]:
         """Run one prompt. Streams the events of the run, each a line of JSON as in a trace file."""
-        # gradio checks the arms no more than the session does not: it refuses what it does not know.
-        request = _request(
-            prompt,
-            system,
-            chat_template,
-            k,
-            max_tokens,
-            temperature,
-            top_p,
-            top_k,
-            seed,
-            acceptor,
-            drafter,
-            arms,  # type: ignore[arg-type]
-        )
+        # The session refuses arms it does not know: a program may send anything.
+        knobs = (k, max_tokens, temperature, top_p, top_k, seed, acceptor, drafter, arms, system, chat_template)
+        request = _request(prompt, *knobs)  # type: ignore[arg-type]
         with line.turn():
             try:
                 events = session.run(request)
@@ -449,10 +434,24 @@ def _plotly() -> Path:
 
 
 def _theme() -> gr.themes.Base:
-    sans = ("ui-sans-serif", "system-ui", "Segoe UI", "Roboto", "Helvetica Neue", "Liberation Sans", "sans-serif")
+    sans = ("-apple-system", "Segoe UI", "Roboto", "Helvetica Neue", "Liberation Sans", "Arial", "sans-serif")
     mono = ("ui-monospace", "Menlo", "DejaVu Sans Mono", "Consolas", "monospace")
+    green = gr.themes.Color(
+        "#ecf9f4",
+        "#d3f0e4",
+        "#a9e2cc",
+        "#6fcfac",
+        "#2fae85",
+        "#00785a",
+        "#006a50",
+        "#005843",
+        "#004635",
+        "#003629",
+        "#00261d",
+    )
+    muted, muted_dark = "#55626e", "#a3afba"
     return gr.themes.Base(
-        primary_hue=gr.themes.colors.emerald,
+        primary_hue=green,
         secondary_hue=gr.themes.colors.slate,
         neutral_hue=gr.themes.colors.slate,
         font=sans,
@@ -462,8 +461,25 @@ def _theme() -> gr.themes.Base:
     ).set(
         body_background_fill="#f5f7f8",
         body_background_fill_dark="#0d1216",
+        body_text_color="#14202b",
+        body_text_color_dark="#e9eef2",
+        body_text_color_subdued=muted,
+        body_text_color_subdued_dark=muted_dark,
         block_background_fill="#ffffff",
         block_background_fill_dark="#151b21",
+        block_border_color="#d8dee4",
+        block_border_color_dark="#2d3741",
+        block_label_text_color=muted,
+        block_label_text_color_dark=muted_dark,
+        block_title_text_color="#14202b",
+        block_title_text_color_dark="#e9eef2",
+        block_title_text_weight="600",
+        block_info_text_color=muted,
+        block_info_text_color_dark=muted_dark,
+        input_background_fill="#f5f7f8",
+        input_background_fill_dark="#0d1216",
+        slider_color="#00785a",
+        slider_color_dark="#2fae85",
         button_primary_background_fill="#00785a",
         button_primary_background_fill_hover="#006248",
         button_primary_background_fill_dark="#00785a",
@@ -478,7 +494,10 @@ element.querySelector('.theme').addEventListener('click', () => document.body.cl
 """
 
 _PAGE_STYLE = """
-.gradio-container { padding: 10px 20px 24px !important; max-width: 1640px !important; margin: 0 auto !important; }
+.gradio-container { width: 100% !important; max-width: 1680px !important; margin: 0 auto !important; }
+.gradio-container > main, .gradio-container .main { padding: 12px 22px 20px !important; }
+.html-container { padding: 0 !important; }
+#acceptor-note { padding: 0 4px !important; }
 .masthead { display: flex; align-items: baseline; gap: 8px 26px; flex-wrap: wrap; }
 .masthead h1 { font-size: 24px; font-weight: 700; letter-spacing: -0.02em; margin: 0; }
 .masthead .pair-card { display: flex; flex-wrap: wrap; gap: 2px 22px; color: var(--muted); font-size: 14px; }
@@ -490,9 +509,12 @@ _PAGE_STYLE = """
 .pg.note b.lossless { color: var(--accepted); } .pg.note b.lossy { color: var(--corrected); border-style: dashed; }
 .no-model { padding: 8px 0; color: var(--muted); }
 #run-column button { min-height: 40px; }
-body.pg-running #stop { border-color: #b23f00; font-weight: 700; }
+body.pg-running #stop { background: #b23f00; color: #ffffff; }
+.dark #tabs button[aria-selected="true"] { color: #4ad6a7; }
+#tabs button { font-size: 15px; }
 @media (max-width: 700px) {
-  .gradio-container { padding: 8px 10px 16px !important; }
+  .gradio-container > main, .gradio-container .main { padding: 8px 10px 16px !important; }
+  #run-column { flex-direction: row !important; } #run-column button { flex: 1; }
   #bench { flex-direction: column; } #knobs { order: 2; } #stage { order: 1; }
 }
 """
