@@ -6,8 +6,13 @@ from collections.abc import Callable
 from functools import lru_cache
 
 import pytest
+from hypothesis import settings
 
 from app import pairs
+
+# the machine is shared: no test may fail for being slow, and none for being unlucky
+settings.register_profile("steady", deadline=None, derandomize=True)
+settings.load_profile("steady")
 
 
 @pytest.fixture(scope="session")

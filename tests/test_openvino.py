@@ -74,7 +74,7 @@ def test_logits_are_bit_identical_in_every_window(load_embedded: Load, dtype: st
     prompt, window = CASES[0]["prompt_ids"], CASES[1]["prompt_ids"][:17]
     sequence = target.new_sequence()
     sequence.forward(prompt, 1)
-    rows = [sequence_rows(sequence, len(prompt), window, 0, width) for width in (17,)][0]
+    rows = sequence_rows(sequence, len(prompt), window, 0, 17)
     for width in range(1, 17):
         for start in (0, 17 - width):
             got = sequence_rows(sequence, len(prompt), window, start, width)
@@ -82,9 +82,7 @@ def test_logits_are_bit_identical_in_every_window(load_embedded: Load, dtype: st
     sequence.close()
 
 
-def sequence_rows(
-    sequence: Sequence, base: int, window: list[int], start: int, width: int
-) -> NDArray[np.float32]:
+def sequence_rows(sequence: Sequence, base: int, window: list[int], start: int, width: int) -> NDArray[np.float32]:
     """Rows start..start + width of the window scored in one pass, the tokens before it fed one by one."""
     sequence.rollback(base)
     for token in window[:start]:

@@ -1,0 +1,156 @@
+"""A session on toys: what it refuses, what its events promise, and that it always frees the device."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import replace
+
+import pytest
+
+from app import trace
+from app.backends.toy import toy_pair
+from app.errors import RequestError
+from app.metrics import Metrics
+from app.pairs import Pair
+from app.session import Session
+from app.trace import Request, Round, RunFinished, RunStarted, Sampling, TokenTexts
+
+HELLO = Request(prompt="hello", max_tokens=24, k=4, sampling=Sampling(temperature=1.0, seed=3))
+
+
+def session(**toy: object) -> tuple[Session, Pair]:
+    target, draft, tokenizer = toy_pair(**{"vocab_size": 259, "seed": 1, **toy})  # type: ignore[arg-type]
+    pair = Pair("toys", "toy", target, draft, tokenizer)
+    return Session(pair), pair
+
+
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [
+        ({"prompt": " \n"}, "prompt is empty"),
+        ({"prompt": "x" * 300}, "prompt is 302 tokens long and the context holds 256"),
+        ({"prompt": "x" * 300_000}, "longer than 200000 characters"),
+        ({"k": 1}, "window k is 1; choose 2 to 16"),
+        ({"k": 99}, "window k is 99; choose 2 to 16"),
+        ({"max_tokens": 0}, "max_tokens is 0"),
+        ({"acceptor": "guess"}, "guess"),
+        ({"drafter": "oracle"}, "no drafter 'oracle'"),
+        ({"arms": "three"}, "no arm 'three'"),
+        ({"sampling": Sampling(temperature=-1.0)}, "temperature"),
+        ({"sampling": Sampling(temperature=float("nan"))}, "temperature"),
+        ({"sampling": Sampling(top_p=0.0)}, "top_p"),
+        ({"sampling": Sampling(top_k=-1)}, "top_k"),
+        ({"sampling": Sampling(seed=-1)}, "seed"),
+    ],
+)
+def test_a_bad_request_is_refused_in_a_sentence_before_anything_runs(change: dict[str, object], fault: str) -> None:
+    ours, _ = session()
+    with pytest.raises(RequestError, match=fault) as caught:
+        ours.run(replace(HELLO, **change))  # type: ignore[arg-type]
+    assert str(caught.value).endswith(".")
+    assert list(ours.run(HELLO))  # and nothing is lost
+
+
+def test_the_events_are_a_trace_that_reads_back_unchanged() -> None:
+    ours, _ = session()
+    events = list(ours.run(HELLO))
+    assert isinstance(events[0], RunStarted)
+    assert isinstance(events[-1], RunFinished)
+    assert trace.read(trace.write(events)) == events
+
+
+def test_texts_come_before_the_rounds_that_need_them_and_once() -> None:
+    ours, _ = session()
+    known: set[int] = set()
+    for event in ours.run(HELLO):
+        if isinstance(event, TokenTexts):
+            assert not known & set(event.pieces)
+            known |= set(event.pieces)
+        if isinstance(event, Round):
+            assert trace.mentioned_ids(event) <= known
+
+
+def test_both_arms_print_the_same_text_at_temperature_0() -> None:
+    ours, _ = session()
+    metrics = Metrics(ours.run(replace(HELLO, sampling=Sampling())))
+    assert metrics.first_divergence is None
+    assert metrics.arms["target"].token_ids == metrics.arms["speculative"].token_ids
+
+
+def test_the_same_seed_gives_the_same_tokens() -> None:
+    ours, _ = session()
+    first, second = (Metrics(ours.run(HELLO)).summary()["arms"]["speculative"]["token_ids"] for _ in range(2))
+    other = Metrics(ours.run(replace(HELLO, sampling=Sampling(temperature=1.0, seed=4)))).arms["speculative"].token_ids
+    assert first == second != other
+
+
+@pytest.mark.parametrize("steps", [1, 2, 5, 9])
+def test_closing_a_run_frees_the_sequences_and_the_lock(steps: int) -> None:
+    ours, pair = session()
+    run = ours.run(HELLO)
+    for _ in range(steps):
+        next(run)
+    run.close()
+    assert pair.target.open_sequences == 0  # type: ignore[attr-defined]
+    assert pair.draft.open_sequences == 0  # type: ignore[union-attr]
+    assert len(list(ours.run(HELLO))) > 2
+
+
+def test_a_run_that_was_never_started_holds_nothing() -> None:
+    ours, _ = session()
+    waiting = ours.run(HELLO)
+    assert list(ours.run(HELLO))
+    waiting.close()
+
+
+def test_runs_take_turns() -> None:
+    ours, pair = session()
+    first = ours.run(HELLO)
+    next(first)
+    second: list[object] = []
+    thread = threading.Thread(target=lambda: second.extend(ours.run(HELLO)))
+    thread.start()
+    thread.join(0.2)
+    assert not second
+    first.close()
+    thread.join(20)
+    assert isinstance(second[-1], RunFinished)
+    assert pair.target.open_sequences == 0  # type: ignore[attr-defined]
+
+
+def test_a_model_that_breaks_ends_the_run_with_a_sentence_and_keeps_its_trace() -> None:
+    ours, pair = session(broken_at=12)
+    events = list(ours.run(HELLO))
+    last = events[-1]
+    assert isinstance(last, RunFinished)
+    assert last.reason == "error"
+    assert "toy target gave logits that are not finite at position 12" in last.message
+    assert any(isinstance(event, Round) for event in events)
+    assert pair.target.open_sequences == 0  # type: ignore[attr-defined]
+
+
+def test_an_unforeseen_fault_becomes_a_sentence_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    ours, _ = session()
+
+    def fault(*_: object) -> None:
+        raise RuntimeError("device lost")
+
+    monkeypatch.setattr("app.backends.toy.ToySequence.rollback", fault)
+    last = list(ours.run(HELLO))[-1]
+    assert isinstance(last, RunFinished)
+    assert last.reason == "error"
+    assert "device lost" in last.message
+
+
+def test_only_compiled_windows_are_offered() -> None:
+    ours, _ = session(windows=(2, 4, 8))
+    assert ours.windows == (2, 4, 8)
+    with pytest.raises(RequestError, match="k = 5 was not compiled; choose one of 2, 4, 8"):
+        ours.run(replace(HELLO, k=5))
+
+
+def test_a_device_with_one_sequence_runs_the_arms_in_turn() -> None:
+    ours, _ = session(max_sequences=1)
+    arms = [event.arm for event in ours.run(HELLO) if isinstance(event, Round)]
+    assert arms == sorted(arms, reverse=True)
+    assert set(arms) == {"target", "speculative"}

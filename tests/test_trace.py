@@ -1,0 +1,71 @@
+"""Traces are read back as they were written, and nothing else is taken for one."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import fields
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app import trace
+from app.errors import TraceError
+from tests import traces
+
+
+def sample() -> trace.Trace:
+    return traces.trace()
+
+
+def test_a_trace_round_trips() -> None:
+    events = sample()
+    lines = list(trace.write(events))
+    assert all(line.endswith("\n") and line.isascii() for line in lines)
+    assert trace.read(lines) == events
+
+
+@given(st.binary(max_size=12))
+def test_any_bytes_survive_as_a_piece(data: bytes) -> None:
+    event = trace.TokenTexts({5: trace.piece_text(data)})
+    back = trace.loads(trace.dumps(event))
+    assert back == event
+    assert trace.piece_text(data).encode("utf-8", "surrogateescape") == data
+
+
+def test_split_characters_are_whole_again_when_joined() -> None:
+    halves = [trace.piece_text(part) for part in (b"caf\xc3", b"\xa9 ", b"\xf0\x9f", b"\x98\x80")]
+    assert trace.join_pieces(halves) == "café 😀"
+    assert trace.join_pieces([halves[0]]) == "caf\ufffd"
+
+
+@pytest.mark.parametrize(
+    ("spoil", "fault"),
+    [
+        (lambda lines: lines[1:], "does not begin"),
+        (lambda lines: [], "does not begin"),
+        (lambda lines: ["{", *lines], "not JSON"),
+        (lambda lines: [*lines, '{"type": "surprise"}'], "no event"),
+        (lambda lines: [*lines, "[1, 2]"], "no event"),
+        (lambda lines: [*lines, lines[0]], "more than one run|goes on"),
+        (lambda lines: [lines[0].replace('"schema_version":1', '"schema_version":9'), *lines[1:]], "schema version 9"),
+        (lambda lines: [line for line in lines if "token_texts" not in line], "no text for token"),
+        (lambda lines: [lines[0], *lines[2:]], "no text for token|is missing"),
+        (lambda lines: [line.replace('"index":1', '"index":2') for line in lines], "is missing"),
+        (lambda lines: [line.replace('"verify_seconds":', '"verify_secs":') for line in lines], "unknown field"),
+        (lambda lines: [line.replace('"accepted"', '"maybe"') for line in lines], "wrong value"),
+        (lambda lines: [line.replace('"index":0', '"index":"0"') for line in lines], "wrong value"),
+        (lambda lines: [line.replace('"drafted":[', '"drafted":[7,') for line in lines], "wrong value|not JSON"),
+    ],
+)
+def test_a_spoilt_trace_is_refused_in_a_sentence(spoil: object, fault: str) -> None:
+    lines = [line.rstrip("\n") for line in trace.write(sample())]
+    with pytest.raises(TraceError, match=fault) as caught:
+        trace.read(spoil(lines))  # type: ignore[operator]
+    assert str(caught.value).endswith(".")
+
+
+def test_every_event_field_is_written() -> None:
+    for event in sample():
+        data = json.loads(trace.dumps(event))
+        assert {field.name for field in fields(event)} | {"type"} == set(data)
