@@ -169,7 +169,11 @@ def _tokenizer_json(path: Path, tokens: list[str], field: Any) -> str:
         )
     merges = [tuple(merge.split(" ", 1)) for merge in field("tokenizer.ggml.merges")]
     vocabulary = {token: index for index, token in enumerate(tokens)}
-    tokenizer = Tokenizer(models.BPE(vocabulary, merges, ignore_merges=kind in ("llama-bpe", "llama3")))
+    try:
+        model = models.BPE(vocabulary, merges, ignore_merges=kind in ("llama-bpe", "llama3"))
+    except Exception as error:  # the library raises bare Exception
+        raise PairError(f"{path.name} holds a damaged tokenizer ({error}); fetch it again.") from error
+    tokenizer = Tokenizer(model)
     tokenizer.pre_tokenizer = splitter
     tokenizer.decoder = decoders.ByteLevel()
     kinds = field("tokenizer.ggml.token_type", [])

@@ -1,0 +1,143 @@
+"""Tiny Llama checkpoints made on the spot, to test loading; their weights are random and their text means nothing."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors.numpy import save_file
+
+TINY: dict[str, Any] = {
+    "model_type": "llama",
+    "architectures": ["LlamaForCausalLM"],
+    "hidden_size": 64,
+    "intermediate_size": 96,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "vocab_size": 128,
+    "max_position_embeddings": 256,
+    "rms_norm_eps": 1e-5,
+    "rope_theta": 10000.0,
+    "tie_word_embeddings": False,
+    "eos_token_id": [3, 7],
+}
+LLAMA3_ROPE = {
+    "rope_type": "llama3",
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 64,
+}
+
+
+def weights(config: dict[str, Any], seed: int = 0, *, bias: bool = False) -> dict[str, NDArray[np.float32]]:
+    """Every tensor of a Llama of this shape, under Hugging Face's names."""
+    rng = np.random.default_rng(seed)
+    hidden, inner, heads = config["hidden_size"], config["intermediate_size"], config["num_attention_heads"]
+    size = config.get("head_dim") or hidden // heads
+    kv = config["num_key_value_heads"] * size
+
+    def matrix(*shape: int) -> NDArray[np.float32]:
+        return (rng.standard_normal(shape) / np.sqrt(shape[-1])).astype(np.float32)
+
+    tensors = {"model.embed_tokens.weight": matrix(config["vocab_size"], hidden) * 8}
+    for layer in range(config["num_hidden_layers"]):
+        at = f"model.layers.{layer}."
+        shapes = {
+            "self_attn.q_proj": (heads * size, hidden),
+            "self_attn.k_proj": (kv, hidden),
+            "self_attn.v_proj": (kv, hidden),
+            "self_attn.o_proj": (hidden, heads * size),
+            "mlp.gate_proj": (inner, hidden),
+            "mlp.up_proj": (inner, hidden),
+            "mlp.down_proj": (hidden, inner),
+        }
+        for name, shape in shapes.items():
+            tensors[f"{at}{name}.weight"] = matrix(*shape) * 2
+            if bias and name.startswith("self_attn"):
+                tensors[f"{at}{name}.bias"] = matrix(shape[0])
+        for name in ("input_layernorm", "post_attention_layernorm"):
+            tensors[f"{at}{name}.weight"] = (1 + 0.1 * rng.standard_normal(hidden)).astype(np.float32)
+    tensors["model.norm.weight"] = np.ones(hidden, np.float32)
+    if not config["tie_word_embeddings"]:
+        tensors["lm_head.weight"] = matrix(config["vocab_size"], hidden) * 4
+    return tensors
+
+
+def save_directory(
+    directory: Path, config: dict[str, Any], tensors: dict[str, NDArray[Any]], *, shards: int = 1
+) -> Path:
+    """A Hugging Face model directory, its weights in one file or in several with an index."""
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / "config.json").write_text(json.dumps(config))
+    names = sorted(tensors)
+    if shards == 1:
+        save_file(tensors, directory / "model.safetensors")
+        return directory
+    weight_map = {}
+    for shard in range(shards):
+        file = f"model-{shard + 1:05}-of-{shards:05}.safetensors"
+        part = names[shard::shards]
+        save_file({name: tensors[name] for name in part}, directory / file)
+        weight_map.update(dict.fromkeys(part, file))
+    (directory / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
+    return directory
+
+
+def reference_logits(
+    config: dict[str, Any], tensors: dict[str, NDArray[np.float32]], ids: list[int]
+) -> NDArray[np.float64]:
+    """Logits [len(ids), vocab] in float64, written from the Llama paper's formulas with nothing shared with the engine."""
+    heads, kv_heads = config["num_attention_heads"], config["num_key_value_heads"]
+    hidden = config["hidden_size"]
+    size = config.get("head_dim") or hidden // heads
+    frequencies = config["rope_theta"] ** (-np.arange(0, size, 2) / size)
+    rope = config.get("rope_scaling")
+    if rope:
+        for i, frequency in enumerate(frequencies):
+            wavelength = 2 * np.pi / frequency
+            low = rope["original_max_position_embeddings"] / rope["low_freq_factor"]
+            high = rope["original_max_position_embeddings"] / rope["high_freq_factor"]
+            if wavelength > low:
+                frequencies[i] = frequency / rope["factor"]
+            elif wavelength > high:
+                smooth = (rope["original_max_position_embeddings"] / wavelength - rope["low_freq_factor"]) / (
+                    rope["high_freq_factor"] - rope["low_freq_factor"]
+                )
+                frequencies[i] = (1 - smooth) * frequency / rope["factor"] + smooth * frequency
+
+    def norm(x: NDArray[np.float64], name: str) -> NDArray[np.float64]:
+        return x / np.sqrt((x**2).mean(-1, keepdims=True) + config["rms_norm_eps"]) * tensors[name]
+
+    def project(x: NDArray[np.float64], name: str) -> NDArray[np.float64]:
+        return x @ tensors[f"{name}.weight"].T.astype(np.float64) + tensors.get(f"{name}.bias", np.float32(0))
+
+    def rotate(x: NDArray[np.float64]) -> NDArray[np.float64]:  # [T, heads, size]
+        angles = np.arange(len(ids))[:, None] * frequencies
+        cos, sin = np.cos(angles)[:, None], np.sin(angles)[:, None]
+        low, high = x[..., : size // 2], x[..., size // 2 :]
+        return np.concatenate([low * cos - high * sin, high * cos + low * sin], -1)
+
+    x = tensors["model.embed_tokens.weight"][ids].astype(np.float64)
+    for layer in range(config["num_hidden_layers"]):
+        at = f"model.layers.{layer}."
+        y = norm(x, f"{at}input_layernorm.weight")
+        q = rotate(project(y, f"{at}self_attn.q_proj").reshape(len(ids), heads, size))
+        k = rotate(project(y, f"{at}self_attn.k_proj").reshape(len(ids), kv_heads, size))
+        v = project(y, f"{at}self_attn.v_proj").reshape(len(ids), kv_heads, size)
+        k, v = (np.repeat(part, heads // kv_heads, axis=1) for part in (k, v))
+        scores = np.einsum("qhd,khd->hqk", q, k) / np.sqrt(size)
+        scores = np.where(np.tri(len(ids), dtype=bool), scores, -np.inf)
+        attention = np.exp(scores - scores.max(-1, keepdims=True))
+        attention /= attention.sum(-1, keepdims=True)
+        mixed = np.einsum("hqk,khd->qhd", attention, v).reshape(len(ids), heads * size)
+        x = x + project(mixed, f"{at}self_attn.o_proj")
+        y = norm(x, f"{at}post_attention_layernorm.weight")
+        gate = project(y, f"{at}mlp.gate_proj")
+        x = x + project(gate / (1 + np.exp(-gate)) * project(y, f"{at}mlp.up_proj"), f"{at}mlp.down_proj")
+    head = "model.embed_tokens" if config["tie_word_embeddings"] else "lm_head"
+    return project(norm(x, "model.norm.weight"), head)

@@ -1,0 +1,221 @@
+"""Checkpoints on disk: both kinds give the logits of the formulas, and a damaged one gives a sentence."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import pytest
+from gguf import GGMLQuantizationType, GGUFWriter, quantize
+
+from app import pairs
+from app.backends.checkpoint import SafetensorsCheckpoint, read_config
+from app.backends.gguf_file import GgufCheckpoint, sidecar
+from app.backends.openvino import OpenVinoModel
+from app.errors import PairError
+from tests.llamas import LLAMA3_ROPE, TINY, reference_logits, save_directory, weights
+
+IDS = [5, 17, 3, 99, 64, 2, 2, 120, 31, 8] * 8
+
+
+def engine_logits(directory: Path, dtype: str = "f32") -> Any:
+    config = read_config(directory)
+    model = OpenVinoModel(config, lambda: SafetensorsCheckpoint(directory), name="tiny", dtype=dtype)
+    return model.new_sequence().forward(IDS, len(IDS))
+
+
+@pytest.mark.parametrize(
+    ("change", "bias", "shards"),
+    [
+        ({}, False, 1),
+        ({"tie_word_embeddings": True}, False, 1),
+        ({"rope_scaling": LLAMA3_ROPE, "num_key_value_heads": 1}, False, 3),
+        ({"head_dim": 32}, True, 1),
+    ],
+)
+def test_the_engine_computes_the_formulas(tmp_path: Path, change: dict[str, Any], bias: bool, shards: int) -> None:
+    config = {**TINY, **change}
+    tensors = weights(config, bias=bias)
+    directory = save_directory(tmp_path / "tiny", config, tensors, shards=shards)
+    expected = reference_logits(config, tensors, IDS)
+    np.testing.assert_allclose(engine_logits(directory), expected, atol=1e-3 * np.abs(expected).max())
+
+
+def test_weights_stored_as_bf16_are_read(tmp_path: Path) -> None:
+    tensors = weights(TINY)
+    rounded = {name: tensor.astype(ml_dtypes.bfloat16) for name, tensor in tensors.items()}
+    directory = save_directory(tmp_path / "tiny", TINY, rounded)
+    exact = {name: tensor.astype(np.float32) for name, tensor in rounded.items()}
+    expected = reference_logits(TINY, exact, IDS)
+    np.testing.assert_allclose(engine_logits(directory), expected, atol=1e-3 * np.abs(expected).max())
+
+
+def test_quantised_weights_stay_near_the_formulas(tmp_path: Path) -> None:
+    tensors = weights(TINY)
+    directory = save_directory(tmp_path / "tiny", TINY, tensors)
+    expected = reference_logits(TINY, tensors, IDS)
+    for dtype, least in (("int8", 0.995), ("bf16", 0.995), ("f16", 0.9999)):
+        assert np.corrcoef(engine_logits(directory, dtype).ravel(), expected.ravel())[0, 1] > least, dtype
+
+
+def write_gguf(path: Path, kind: GGMLQuantizationType, change: dict[str, Any] | None = None) -> dict[str, Any]:
+    """A tiny GGUF with byte-level tokens, its q and k rows interleaved as llama.cpp wants them; returns the weights."""
+    config = {**TINY, **(change or {})}
+    tensors = weights(config)
+    writer = GGUFWriter(path, "llama")
+    writer.add_block_count(config["num_hidden_layers"])
+    writer.add_context_length(config["max_position_embeddings"])
+    writer.add_embedding_length(config["hidden_size"])
+    writer.add_feed_forward_length(config["intermediate_size"])
+    writer.add_head_count(config["num_attention_heads"])
+    writer.add_head_count_kv(config["num_key_value_heads"])
+    writer.add_layer_norm_rms_eps(config["rms_norm_eps"])
+    writer.add_rope_freq_base(config["rope_theta"])
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre("gpt-2")
+    writer.add_token_list([*(chr(0x21 + i) for i in range(94)), *(chr(0xAE + i) for i in range(33)), "AB"])
+    writer.add_token_types([3] * 4 + [1] * 124)
+    writer.add_token_merges(["A B"])
+    writer.add_eos_token_id(3)
+    writer.add_eot_token_id(2)
+    short = {
+        "model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head": "output",
+        "input_layernorm": "attn_norm", "post_attention_layernorm": "ffn_norm", "self_attn.q_proj": "attn_q",
+        "self_attn.k_proj": "attn_k", "self_attn.v_proj": "attn_v", "self_attn.o_proj": "attn_output",
+        "mlp.gate_proj": "ffn_gate", "mlp.up_proj": "ffn_up", "mlp.down_proj": "ffn_down",
+    }  # fmt: skip
+    for name, tensor in tensors.items():
+        stem = name.removesuffix(".weight")
+        layer = ""
+        if stem.startswith("model.layers."):
+            _, _, number, stem = stem.split(".", 3)
+            layer = f"blk.{number}."
+        heads = {"self_attn.q_proj": 4, "self_attn.k_proj": 2}.get(stem)
+        if heads:
+            halves = tensor.reshape(heads, 2, -1, tensor.shape[1])
+            tensor = np.ascontiguousarray(halves.swapaxes(1, 2)).reshape(tensor.shape)
+        own = GGMLQuantizationType.F32 if tensor.ndim == 1 else kind
+        writer.add_tensor(f"{layer}{short[stem]}.weight", quantize(tensor, own), raw_dtype=own)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return tensors
+
+
+@pytest.mark.parametrize("kind", ["F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1"])
+def test_a_gguf_gives_the_weights_it_was_made_from(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "tiny.gguf"
+    tensors = write_gguf(path, GGMLQuantizationType[kind])
+    config = read_config(sidecar(path, tmp_path / "cache"))
+    assert config.stop_ids == (2, 3)
+    assert (config.num_layers, config.num_kv_heads, config.head_size, config.tied) == (2, 2, 16, False)
+    checkpoint = GgufCheckpoint(path, config)
+    loosest = {"F32": 0.0, "F16": 2e-3, "BF16": 2e-2, "Q8_0": 2e-2, "Q4_0": 0.3, "Q4_1": 0.3}[kind]
+    for name, tensor in tensors.items():
+        assert name in checkpoint
+        assert np.abs(checkpoint.tensor(name) - tensor).max() <= loosest * np.abs(tensor).max(), name
+
+
+def test_a_gguf_and_a_directory_of_the_same_weights_agree(tmp_path: Path) -> None:
+    path = tmp_path / "tiny.gguf"
+    tensors = write_gguf(path, GGMLQuantizationType.F32)
+    config = read_config(sidecar(path, tmp_path / "cache"))
+    model = OpenVinoModel(config, lambda: GgufCheckpoint(path, config), name="tiny", dtype="f32")
+    ours = model.new_sequence().forward(IDS, len(IDS))
+    directory = save_directory(tmp_path / "tiny", TINY, tensors)
+    np.testing.assert_array_equal(ours, engine_logits(directory))
+
+
+def test_a_tensor_type_that_is_not_supported_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "tiny.gguf"
+    write_gguf(path, GGMLQuantizationType.Q5_0)
+    config = read_config(sidecar(path, tmp_path / "cache"))
+    with pytest.raises(PairError, match=r"stores token_embd.weight as Q5_0, which is not supported"):
+        GgufCheckpoint(path, config).tensor("model.embed_tokens.weight")
+
+
+@pytest.mark.parametrize("cut", [0, 3, 40, 400, 4000])
+def test_a_cut_off_gguf_is_a_sentence(tmp_path: Path, cut: int) -> None:
+    whole, path = tmp_path / "whole.gguf", tmp_path / "cut.gguf"
+    write_gguf(whole, GGMLQuantizationType.F32)
+    path.write_bytes(whole.read_bytes()[:cut])
+    with pytest.raises(PairError, match="damaged or no GGUF file"):
+        sidecar(path, tmp_path / "cache")
+    assert not list((tmp_path / "cache").glob("*"))
+
+
+def test_another_architecture_is_refused(tmp_path: Path) -> None:
+    writer = GGUFWriter(tmp_path / "other.gguf", "mamba")
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.close()
+    with pytest.raises(PairError, match="holds a mamba model"):
+        sidecar(tmp_path / "other.gguf", tmp_path / "cache")
+    with pytest.raises(PairError, match="holds a gpt2 model"):
+        read_config(save_directory(tmp_path / "gpt", {**TINY, "model_type": "gpt2"}, {}))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "fault"),
+    [
+        (lambda d: (d / "config.json").unlink(), "There is no config.json"),
+        (lambda d: (d / "config.json").write_text("{"), "not valid JSON"),
+        (lambda d: (d / "config.json").write_text("{}"), "does not give 'num_attention_heads'"),
+        (lambda d: (d / "config.json").write_text(json.dumps({**TINY, "rope_scaling": {"type": "yarn"}})), "yarn"),
+        (lambda d: (d / "model.safetensors").unlink(), "model.safetensors is missing"),
+        (lambda d: (d / "model.safetensors").write_bytes(b"nonsense"), "is damaged"),
+    ],
+)
+def test_a_damaged_directory_is_a_sentence(tmp_path: Path, spoil: Any, fault: str) -> None:
+    directory = save_directory(tmp_path / "tiny", TINY, weights(TINY))
+    spoil(directory)
+    with pytest.raises(PairError, match=fault) as caught:
+        SafetensorsCheckpoint(directory)
+    assert str(caught.value).endswith(".")
+
+
+def test_the_graph_is_kept_and_read_back(tmp_path: Path) -> None:
+    directory = save_directory(tmp_path / "tiny", TINY, weights(TINY))
+    config = read_config(directory)
+    opened = []
+
+    def open_weights() -> SafetensorsCheckpoint:
+        opened.append(1)
+        return SafetensorsCheckpoint(directory)
+
+    def model() -> OpenVinoModel:
+        files, cache = sorted(directory.iterdir()), tmp_path / "cache"
+        return OpenVinoModel(config, open_weights, name="tiny", files=files, cache_dir=cache, dtype="int8")
+
+    first = model().new_sequence().forward(IDS, 4).copy()
+    second = model().new_sequence().forward(IDS, 4).copy()
+    assert len(opened) == 1
+    np.testing.assert_array_equal(first, second)
+
+
+def test_a_damaged_embedded_model_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PLAYGROUND_MODELS", str(tmp_path))
+    with pytest.raises(PairError, match=r"run \./launch\.sh setup"):
+        pairs.embedded_target()
+    (tmp_path / pairs.EMBEDDED_FILE).write_bytes(b"GGUF")
+    with pytest.raises(PairError, match="checksum is wrong"):
+        pairs.embedded_target()
+
+
+def test_a_draft_of_another_family_is_refused(tmp_path: Path) -> None:
+    target = save_directory(tmp_path / "target", TINY, weights(TINY))
+    for name, change, fault in (
+        ("narrow", {"vocab_size": 100}, "made for a vocabulary of 100 tokens"),
+        ("absent", None, "There is no model at"),
+    ):
+        draft = tmp_path / name
+        if change is not None:
+            save_directory(draft, {**TINY, **change}, weights({**TINY, **change}))
+        with pytest.raises(PairError, match=fault):
+            pairs.load(pairs.PairOptions(target=target, draft=draft, dtype="f32"))
+    shutil.rmtree(target)

@@ -1,0 +1,124 @@
+"""The command line on the embedded pair: what `run` prints, and that bad input is one sentence and exit code 2."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app import pairs, trace
+from app.__main__ import main
+from app.pairs import Pair
+
+PROMPT = "Explain what a transformer language model is, in three sentences."
+
+
+@pytest.fixture(autouse=True)
+def loaded_once(load_embedded: Callable[[str], Pair], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same loader as the command line's, each precision of the embedded pair loaded once for all tests."""
+    load = pairs.load
+
+    def cached(options: pairs.PairOptions) -> Pair:
+        plain = pairs.PairOptions(dtype=options.dtype)
+        return load_embedded(options.dtype) if options == plain and options.dtype in pairs.DTYPES else load(options)
+
+    monkeypatch.setattr(pairs, "load", cached)
+
+
+Run = Callable[..., tuple[list[trace.Event], dict[str, Any]]]
+
+
+@pytest.fixture
+def run_json(capsys: pytest.CaptureFixture[str]) -> Run:
+    def run(*flags: str) -> tuple[list[trace.Event], dict[str, Any]]:
+        assert main(["run", "--json", *flags]) == 0
+        *lines, summary = capsys.readouterr().out.splitlines()
+        return trace.read(lines), json.loads(summary)
+
+    return run
+
+
+def test_greedy_arms_print_the_same_text_bit_for_bit(run_json: Run) -> None:
+    events, summary = run_json("--prompt", PROMPT, "--k", "5", "--temperature", "0", "--max-tokens", "48")
+    target, speculative = summary["arms"]["target"], summary["arms"]["speculative"]
+    assert summary["type"] == "summary"
+    assert summary["first_divergence"] is None
+    assert target["token_ids"] == speculative["token_ids"]
+    assert target["text"] == speculative["text"] != ""
+    assert speculative["mean_acceptance_length"] > 1 == target["mean_acceptance_length"]
+    assert speculative["rounds"] < target["rounds"]
+    assert summary["total_variation"] < 1e-5
+    assert isinstance(events[-1], trace.RunFinished)
+
+
+def test_a_seed_gives_the_same_tokens_every_time(run_json: Run) -> None:
+    flags = ["--prompt", PROMPT, "--temperature", "0.8", "--top-p", "0.95", "--top-k", "50", "--max-tokens", "32"]
+    first, again, other = (
+        {name: arm["token_ids"] for name, arm in run_json(*flags, "--seed", seed)[1]["arms"].items()}
+        for seed in ("7", "7", "8")
+    )
+    assert first == again
+    assert first != other
+
+
+def test_the_trace_can_be_written_and_read(run_json: Run, tmp_path: Path) -> None:
+    file = tmp_path / "run.jsonl"
+    events, _ = run_json("--prompt", "Hi", "--max-tokens", "8", "--arm", "target", "--out", str(file))
+    assert trace.read(file.read_text().splitlines()) == events
+
+
+def test_without_json_texts_and_figures_are_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", "--prompt", "Count to five.", "--max-tokens", "16"]) == 0
+    out = capsys.readouterr().out
+    assert "--- speculative ---" in out
+    assert "the same text, bit for bit" in out
+
+
+@pytest.mark.parametrize(
+    ("flags", "fault"),
+    [
+        (["--prompt", ""], "prompt is empty"),
+        (["--prompt", "hi", "--k", "99"], "window k is 99"),
+        (["--prompt", "hi", "--temperature", "-1"], "temperature is -1"),
+        (["--prompt", "hi", "--acceptor", "guess"], "guess"),
+        (["--prompt", "word " * 9000], "tokens long and the context holds 8192"),
+        (["--prompt", "hi", "--k", "many"], "invalid int value"),
+        (["--prompt", "hi", "--draft", "/nowhere"], "no model at /nowhere"),
+        (["--prompt", "hi", "--target", "/nowhere.gguf"], "no model at /nowhere.gguf"),
+        (["--prompt", "hi", "--dtype", "u4"], "no precision 'u4'"),
+        (["--prompt", "hi", "--backend", "abacus"], "no backend 'abacus'"),
+        (["--prompt", "hi", "--threads", "0"], "0 threads"),
+        (["--prompt", "hi", "--out", "/nowhere/run.jsonl", "--max-tokens", "2"], "cannot be written"),
+        ([], "required: --prompt"),
+    ],
+)
+def test_bad_input_is_one_sentence_and_exit_code_2(
+    capsys: pytest.CaptureFixture[str], flags: list[str], fault: str
+) -> None:
+    try:
+        code: object = main(["run", *flags])
+    except SystemExit as exit_:  # argparse's way
+        code = exit_.code
+    message = capsys.readouterr().err
+    assert code == 2
+    assert fault in message
+    assert message.count("\n") == 1
+    assert message.endswith(".\n")
+
+
+def test_a_damaged_target_is_a_sentence(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    file = tmp_path / "model.gguf"
+    file.write_bytes(b"GGUF and nothing more")
+    assert main(["run", "--prompt", "hi", "--target", str(file)]) == 2
+    assert "is damaged or no GGUF file" in capsys.readouterr().err
+
+
+def test_a_trace_that_is_none_is_a_sentence(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    file = tmp_path / "notes.jsonl"
+    file.write_text("hello\n")
+    for bad in (file, tmp_path / "absent.jsonl"):
+        assert main(["export", str(bad)]) == 2
+        assert capsys.readouterr().err.count("\n") == 1
