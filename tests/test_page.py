@@ -1,0 +1,97 @@
+"""The page through gradio_client: its endpoints, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from gradio_client import Client  # type: ignore[import-untyped]
+from gradio_client.exceptions import AppError  # type: ignore[import-untyped]
+
+from app import metrics, trace
+from app.ui import page
+from tests.pages import served, toy_session
+
+
+@pytest.fixture(scope="module")
+def client() -> Iterator[Client]:
+    with served(toy_session(agreement="good", n_positions=512)) as address:
+        yield Client(address, verbose=False)
+
+
+def lines(job: Any) -> list[str]:
+    job.result(timeout=60)
+    return [str(line) for line in job.outputs()]
+
+
+def test_run_streams_the_events_of_a_trace(client: Client) -> None:
+    events = trace.read(lines(client.submit("Name three rivers.", k=3, max_tokens=24, api_name="/run")))
+    summary = metrics.summary(events)
+    assert summary["reason"] in ("length", "stop")
+    assert summary["first_divergence"] is None
+    assert summary["arms"]["target"]["token_ids"] == summary["arms"]["speculative"]["token_ids"]
+
+
+def test_run_takes_every_knob(client: Client) -> None:
+    knobs = {"temperature": 0.8, "top_p": 0.9, "top_k": 20, "seed": 7, "acceptor": "coupled", "arms": "speculative"}
+    first, second = (trace.read(lines(client.submit("Hi", max_tokens=16, api_name="/run", **knobs))) for _ in range(2))
+    start = first[0]
+    assert isinstance(start, trace.RunStarted)
+    assert start.request.sampling == trace.Sampling(0.8, 0.9, 20, 7)
+    assert start.request.acceptor == "coupled"
+    ids = [metrics.summary(events)["arms"]["speculative"]["token_ids"] for events in (first, second)]
+    assert ids[0] == ids[1]
+
+
+@pytest.mark.parametrize(
+    ("knobs", "words"),
+    [
+        ({"prompt": " "}, "prompt is empty"),
+        ({"prompt": "Hi", "k": 99}, "window k is 99"),
+        ({"prompt": "Hi", "temperature": -1}, "temperature"),
+        ({"prompt": "Hi", "acceptor": "nobody"}, "no acceptor 'nobody'"),
+        ({"prompt": "Hi", "arms": "three"}, "no arm 'three'"),
+        ({"prompt": "long " * 400}, "shorten it"),
+    ],
+)
+def test_bad_requests_are_sentences(client: Client, knobs: dict[str, Any], words: str) -> None:
+    with pytest.raises(AppError, match=words):
+        client.submit(api_name="/run", **knobs).result(timeout=60)
+
+
+def test_pairs_describes_what_is_loaded(client: Client) -> None:
+    (pair,) = client.predict(api_name="/pairs")
+    assert pair["target"]["name"] == "toy target"
+    assert pair["bit_identical"] is True
+    assert {"name", "description", "lossless", "same_text"} == set(pair["acceptors"][0])
+    assert pair["process_memory"] > 0
+
+
+def test_export_makes_a_page_of_a_trace_and_refuses_others(client: Client) -> None:
+    events = lines(client.submit("Hi", max_tokens=8, api_name="/run"))
+    exported = client.predict("\n".join(events), api_name="/export")
+    assert exported.startswith("<!doctype html>")
+    assert json.dumps(json.loads(events[0])["pair"]) in exported.replace('\\"', '"')
+    with pytest.raises(AppError, match="not JSON"):
+        client.predict("no trace", api_name="/export")
+
+
+def test_only_the_documented_endpoints_are_public(client: Client) -> None:
+    known = client.view_api(return_format="dict", print_info=False)
+    assert isinstance(known, dict)
+    assert set(known["named_endpoints"]) == {"/run", "/pairs", "/export"}
+    assert not known["unnamed_endpoints"]
+
+
+def test_sliders_give_whole_numbers_and_an_emptied_seed_is_zero() -> None:
+    request = page._request("Hi", 4.0, 64.0, 0, 1, 20.0, None, "rejection", "draft", "both", "", True)
+    assert (request.k, request.max_tokens, request.sampling.top_k, request.sampling.seed) == (4, 64, 20, 0)
+    assert isinstance(request.k, int)
+
+
+def test_page_is_served_whole_from_this_host() -> None:
+    options = page.launch_options()
+    assert options["share"] is False
+    assert "https://" not in options["head"].replace("https://www.w3.org", "")
