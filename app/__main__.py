@@ -7,10 +7,8 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import errno
 import json
 import logging
-import socket
 import sys
 from collections.abc import Sequence
 from contextlib import closing
@@ -115,17 +113,13 @@ def _session(options: argparse.Namespace, acceptor: str | None) -> Session:
 
 
 def _serve(options: argparse.Namespace) -> int:
-    from app.pairs import ROOT
-    from app.ui.page import build_page, launch_options
+    from app.ui import serve
 
     auth = None if options.auth is None else _credentials(options.auth)
-    _check_port(options.host, options.port)  # before minutes of loading
+    serve.check_port(options.host, options.port)
     replay = None if options.replay is None else read_trace(options.replay)
     session = None if replay is not None else _session(options, options.acceptor)
-    examples = json.loads((ROOT / "assets" / "prompts.json").read_text(encoding="utf-8"))
-    page = build_page(session, examples, replay)
-    _check_port(options.host, options.port)
-    page.launch(server_name=options.host, server_port=options.port, auth=auth, quiet=True, **launch_options())
+    serve.serve(session, replay, host=options.host, port=options.port, auth=auth)
     return 0
 
 
@@ -134,23 +128,6 @@ def _credentials(text: str) -> tuple[str, str]:
     if not user or not password:
         raise RequestError("--auth wants USER:PASSWORD, both not empty.")
     return user, password
-
-
-def _check_port(host: str, port: int) -> None:
-    """Raise RequestError where nothing can listen."""
-    if not 0 < port < 65536:
-        raise RequestError(f"There is no port {port}; choose 1 to 65535.")
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        with socket.socket(family, kind, protocol) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(address)
-    except OSError as error:
-        if error.errno == errno.EADDRINUSE:
-            raise RequestError(f"Port {port} is in use; choose another with --port.") from None
-        raise RequestError(
-            f"Nothing can listen on {host}:{port} ({error.strerror}); choose another --host or --port."
-        ) from None
 
 
 def _run(options: argparse.Namespace) -> int:
