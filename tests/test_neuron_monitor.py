@@ -1,0 +1,155 @@
+"""neuron-monitor's reports, read as a stream: per core and in all, of this process only."""
+
+from __future__ import annotations
+
+import json
+import stat
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from app import neuron_monitor
+from app.neuron_monitor import CoreUse, MemoryMonitor, MemoryReading, parse_report
+
+REPORTS = (Path(__file__).parent / "fixtures" / "neuron_monitor.jsonl").read_text().splitlines()
+MANY_CORES = (Path(__file__).parent / "fixtures" / "neuron_monitor_trn1_32xlarge.jsonl").read_text()
+OURS = 4242
+
+
+def eventually(monitor: MemoryMonitor, condition: Callable[[MemoryReading], bool]) -> MemoryReading:
+    """The first reading that fulfils the condition; how long it takes is the machine's business."""
+    for _ in range(600):
+        if condition(reading := monitor.read()):
+            return reading
+        time.sleep(0.05)
+    raise AssertionError(f"still {reading} after half a minute")
+
+
+def tool(folder: Path, code: str) -> str:
+    """A stand-in for neuron-monitor, as a program of its own."""
+    path = folder / "neuron-monitor"
+    path.write_text(f"#!{sys.executable}\nimport sys, time\n{code}\n")
+    path.chmod(path.stat().st_mode | stat.S_IEXEC)
+    return str(path)
+
+
+def test_a_report_is_read_per_core() -> None:
+    reading = parse_report(REPORTS[3], OURS)
+    core = {"tensors": 6442450944, "constants": 65536, "model_code": 402653184}
+    core |= {"model_shared_scratchpad": 268435456, "runtime_memory": 2097152}
+    assert reading is not None
+    assert reading.cores == (CoreUse(0, **core), CoreUse(1, **core))
+    assert reading.cores[0].total == sum(core.values())
+    assert reading.total == 2 * sum(core.values())
+    assert reading.on_device
+
+
+def test_other_processes_are_not_counted() -> None:
+    assert parse_report(REPORTS[0], OURS) is None
+    assert parse_report(REPORTS[1], OURS) is None
+    beside_another = parse_report(REPORTS[2], OURS)
+    assert beside_another is not None
+    assert beside_another.total == sum(core.total for core in beside_another.cores) == 2 * 1108348928
+
+
+def test_cores_are_in_numerical_order() -> None:
+    reading = parse_report(MANY_CORES, OURS)
+    assert reading is not None
+    assert [core.core for core in reading.cores] == list(range(32))
+    assert [core.tensors - reading.cores[0].tensors for core in reading.cores] == list(range(32))
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "",
+        "neuron-monitor: no devices",
+        "[]",
+        "null",
+        "{}",
+        '{"neuron_runtime_data": null}',
+        json.dumps({"neuron_runtime_data": [{"pid": OURS, "error": "denied"}]}),
+        json.dumps({"neuron_runtime_data": [{"pid": OURS, "report": {"memory_used": {"error": "x"}}}]}),
+    ],
+)
+def test_what_is_no_report_is_passed_over(line: str) -> None:
+    assert parse_report(line, OURS) is None
+
+
+def test_a_purpose_the_tool_does_not_name_counts_nothing() -> None:
+    report = json.loads(REPORTS[3])
+    used = report["neuron_runtime_data"][0]["report"]["memory_used"]["neuron_runtime_used_bytes"]
+    del used["usage_breakdown"]["neuroncore_memory_usage"]["1"]["model_shared_scratchpad"]
+    reading = parse_report(json.dumps(report), OURS)
+    assert reading is not None
+    assert reading.cores[0].total - reading.cores[1].total == 268435456
+
+
+def test_the_stream_is_followed_and_ended(tmp_path: Path) -> None:
+    """Before the first report of this process, main memory; then the device's; after the tool's end, main memory."""
+    go = tmp_path / "go"
+    code = f"""
+from pathlib import Path
+for line in {REPORTS[:2]!r}:
+    print(line, flush=True)
+while not Path({str(go)!r}).exists():
+    time.sleep(0.02)
+for line in {REPORTS[2:]!r}:
+    print(line, flush=True)
+time.sleep(600)
+"""
+    monitor = MemoryMonitor(tool(tmp_path, code), OURS)
+    try:
+        first = monitor.read()
+        assert not first.on_device
+        assert "not reported on this process yet" in first.note
+        assert first.total > 10**6
+        go.touch()
+        reading = eventually(monitor, lambda reading: reading.total == 2 * 7115702272)
+        assert (reading.on_device, reading.note) == (True, "")
+    finally:
+        monitor.close()
+    after = eventually(monitor, lambda reading: not reading.on_device)
+    assert "has ended" in after.note
+    monitor.close()
+
+
+def test_a_process_that_left_the_device_is_not_shown_on_it(tmp_path: Path) -> None:
+    code = f"for line in {[REPORTS[3], REPORTS[1]]!r}:\n    print(line, flush=True)\ntime.sleep(600)"
+    monitor = MemoryMonitor(tool(tmp_path, code), OURS)
+    try:
+        monitor.read()
+        eventually(monitor, lambda reading: not reading.on_device)
+    finally:
+        monitor.close()
+
+
+def test_without_the_tool_the_card_says_why(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(neuron_monitor, "USUAL_PLACE", tmp_path / "neuron-monitor")
+    monitor = MemoryMonitor()
+    reading = monitor.read()
+    assert not reading.on_device
+    assert reading.total > 10**6
+    assert "neuron-monitor is not installed here" in reading.note
+    monitor.close()
+
+
+def test_the_tool_is_found_in_its_usual_place(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", "")
+    code = f"print({REPORTS[3]!r}, flush=True)\ntime.sleep(600)"
+    monkeypatch.setattr(neuron_monitor, "USUAL_PLACE", Path(tool(tmp_path, code)))
+    monitor = MemoryMonitor(pid=OURS)
+    try:
+        eventually(monitor, lambda reading: reading.on_device)
+    finally:
+        monitor.close()
+
+
+def test_a_tool_that_cannot_start_is_said(tmp_path: Path) -> None:
+    (tmp_path / "neuron-monitor").write_text("not a program")
+    reading = MemoryMonitor(str(tmp_path / "neuron-monitor")).read()
+    assert "could not be started" in reading.note
