@@ -1,0 +1,66 @@
+"""Numbered files of finished work: a stage that is stopped goes on where its last shard ended.
+
+A shard is written beside its final name and then renamed, so a file that exists is whole.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Arrays = dict[str, NDArray[Any]]
+
+
+def write(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
+    """Writes one shard, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    with partial.open("wb") as file:
+        np.savez(file, allow_pickle=False, **dict(arrays))
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)
+
+
+def append(folder: Path, arrays: Mapping[str, NDArray[Any]], stem: str = "shard") -> Path:
+    """Writes the next shard of `folder` and returns its path."""
+    taken = [int(path.stem.rsplit("-", 1)[1]) for path in folder.glob(f"{stem}-*.npz")]
+    path = folder / f"{stem}-{max(taken, default=-1) + 1:05d}.npz"
+    write(path, arrays)
+    return path
+
+
+def paths(folder: Path, stem: str = "*") -> list[Path]:
+    """The shards of a folder, in order."""
+    return sorted(folder.glob(f"{stem}-[0-9][0-9][0-9][0-9][0-9].npz"))
+
+
+def read(path: Path) -> Arrays:
+    """Every array of one shard."""
+    with np.load(path) as data:
+        return {name: data[name] for name in data.files}
+
+
+def column(folder: Path, name: str) -> Iterator[NDArray[Any]]:
+    """One array of every shard, without loading the others."""
+    for path in paths(folder):
+        with np.load(path) as data:
+            yield data[name]
+
+
+def pack_rows(rows: list[tuple[int, ...]]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+    """Ragged rows of ids as (flat ids, offsets [rows + 1])."""
+    offsets = np.cumsum([0, *map(len, rows)], dtype=np.int64)
+    flat = np.fromiter((i for row in rows for i in row), np.int32, int(offsets[-1]))
+    return flat, offsets
+
+
+def unpack_rows(flat: NDArray[np.int32], offsets: NDArray[np.int64]) -> list[tuple[int, ...]]:
+    """The inverse of `pack_rows`."""
+    return [tuple(flat[a:b].tolist()) for a, b in pairwise(offsets)]

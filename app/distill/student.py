@@ -1,0 +1,159 @@
+"""The draft in torch: a few Llama layers under the target's frozen embedding and a trimmed output layer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
+
+GetTensor = Callable[[str], NDArray[np.float32]]
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What the draft inherits from its target, and its own number of layers."""
+
+    hidden_size: int
+    intermediate_size: int
+    num_heads: int
+    num_kv_heads: int
+    head_size: int
+    rms_norm_eps: float
+    rope_theta: float
+    num_layers: int
+
+
+class RMSNorm(nn.Module):
+    def __init__(self, width: int, eps: float):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(width))
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        return functional.rms_norm(x, self.weight.shape, self.weight, self.eps)
+
+
+class Attention(nn.Module):
+    def __init__(self, s: Shape):
+        super().__init__()
+        self.s = s
+        self.q_proj = nn.Linear(s.hidden_size, s.num_heads * s.head_size, bias=False)
+        self.k_proj = nn.Linear(s.hidden_size, s.num_kv_heads * s.head_size, bias=False)
+        self.v_proj = nn.Linear(s.hidden_size, s.num_kv_heads * s.head_size, bias=False)
+        self.o_proj = nn.Linear(s.num_heads * s.head_size, s.hidden_size, bias=False)
+
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:  # x [B, T, D]
+        batch, length, _ = x.shape
+        q, k, v = (
+            part(x).view(batch, length, -1, self.s.head_size).transpose(1, 2)
+            for part in (self.q_proj, self.k_proj, self.v_proj)
+        )
+        repeats = self.s.num_heads // self.s.num_kv_heads
+        q, k = _rotate(q, cos, sin), _rotate(k, cos, sin)
+        k, v = k.repeat_interleave(repeats, 1), v.repeat_interleave(repeats, 1)
+        out = functional.scaled_dot_product_attention(q, k, v, is_causal=True)
+        attended: Tensor = self.o_proj(out.transpose(1, 2).reshape(batch, length, -1))
+        return attended
+
+
+class MLP(nn.Module):
+    def __init__(self, s: Shape):
+        super().__init__()
+        self.gate_proj = nn.Linear(s.hidden_size, s.intermediate_size, bias=False)
+        self.up_proj = nn.Linear(s.hidden_size, s.intermediate_size, bias=False)
+        self.down_proj = nn.Linear(s.intermediate_size, s.hidden_size, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.down_proj(functional.silu(self.gate_proj(x)) * self.up_proj(x))
+        return out
+
+
+class Layer(nn.Module):
+    def __init__(self, s: Shape):
+        super().__init__()
+        self.input_layernorm = RMSNorm(s.hidden_size, s.rms_norm_eps)
+        self.self_attn = Attention(s)
+        self.post_attention_layernorm = RMSNorm(s.hidden_size, s.rms_norm_eps)
+        self.mlp = MLP(s)
+
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        x = x + self.self_attn(self.input_layernorm(x), cos, sin)
+        out: Tensor = x + self.mlp(self.post_attention_layernorm(x))
+        return out
+
+
+class Body(nn.Module):
+    """Layers and final norm; parameter names are Hugging Face's."""
+
+    def __init__(self, s: Shape):
+        super().__init__()
+        self.layers = nn.ModuleList(Layer(s) for _ in range(s.num_layers))
+        self.norm = RMSNorm(s.hidden_size, s.rms_norm_eps)
+
+
+class Student(nn.Module):
+    """embedding [vocab, D] is frozen and not part of the state; kept_ids [K] name the output layer's rows."""
+
+    def __init__(self, shape: Shape, embedding: Tensor, kept_ids: Sequence[int] | NDArray[np.int32]):
+        super().__init__()
+        self.shape = shape
+        self.model = Body(shape)
+        self.lm_head = nn.Linear(shape.hidden_size, len(kept_ids), bias=False)
+        self.embedding = embedding
+        self.kept_ids = torch.as_tensor(np.asarray(kept_ids, np.int64))
+        half = shape.head_size // 2
+        self.frequencies = shape.rope_theta ** -(torch.arange(half, dtype=torch.float64) / half)
+
+    def hidden(self, ids: Tensor) -> Tensor:
+        """ids int64 [B, T] -> final hidden states [B, T, D]."""
+        angle = torch.outer(torch.arange(ids.shape[1], dtype=torch.float64), self.frequencies)
+        angle = torch.cat([angle, angle], -1)
+        cos, sin = angle.cos().float(), angle.sin().float()
+        x = self.embedding[ids]
+        for layer in self.model.layers:
+            x = layer(x, cos, sin)
+        out: Tensor = self.model.norm(x)
+        return out
+
+    def copy_layers(self, get: GetTensor, layers: Sequence[int]) -> None:
+        """Starts from the target's `layers` and final norm."""
+        state = self.state_dict()
+        with torch.no_grad():
+            for name, value in state.items():
+                if name.startswith("model.layers."):
+                    own, rest = name.removeprefix("model.layers.").split(".", 1)
+                    value.copy_(torch.from_numpy(get(f"model.layers.{layers[int(own)]}.{rest}")))
+            state["model.norm.weight"].copy_(torch.from_numpy(get("model.norm.weight")))
+
+
+def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    low, high = x.chunk(2, -1)
+    return x * cos + torch.cat([-high, low], -1) * sin
+
+
+def ridge(student_hidden: Tensor, teacher_hidden: Tensor, output: Tensor, strength: float = 1e-3) -> Tensor:
+    """The output layer [K, D] with which an untrained student comes nearest to its teacher.
+
+    Fits W minimising |student_hidden W - teacher_hidden|^2 + a penalty, so that output (W x) is output W^T x.
+    """
+    s, t = student_hidden.double(), teacher_hidden.double()
+    gram = s.T @ s
+    gram.diagonal().add_(strength * gram.diagonal().mean())
+    return (output.double() @ torch.linalg.solve(gram, s.T @ t).T).float()
+
+
+def extended(head: Tensor, output: Tensor, old_ids: Tensor, ids: Tensor) -> Tensor:
+    """A trained output layer [len(old_ids), D] over more ids: [len(ids), D]; `ids` holds every old one.
+
+    The new rows come from the target's `output` [V, D] by the linear map that takes its old rows nearest to the
+    trained ones.
+    """
+    mapping = torch.linalg.lstsq(output[old_ids].double(), head.double()).solution
+    rows = (output[ids].double() @ mapping).float()
+    rows[torch.searchsorted(ids, old_ids)] = head
+    return rows

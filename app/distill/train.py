@@ -1,0 +1,221 @@
+"""Training the draft on the teacher's distributions. Resumable, deterministic given a seed."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from app.distill import corpus
+from app.distill.corpus import Example
+from app.distill.progress import Progress
+from app.distill.student import Student, ridge
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """tokens: teacher's tokens to be seen. batch: padded tokens a step. rate: after `warmup` steps it stays, and falls
+    in a straight line to `floor` times itself over the last `decay` of the run. late: the last share of the run, with
+    total variation of weight `late_weight` in the loss."""
+
+    tokens: int
+    batch: int = 1536
+    rate: float = 1.5e-3
+    decay: float = 0.6
+    floor: float = 0.02
+    warmup: int = 40
+    late: float = 0.2
+    late_weight: float = 0.7
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class HeldOut:
+    """Held-out answers with what the full target says of every token. kept_logprobs are over the whole vocabulary."""
+
+    examples: list[Example]
+    kept_logprobs: list[Tensor]  # [n, K] each
+    argmax: list[NDArray[np.int64]]
+
+
+def held_out(examples: list[Example], output: Tensor, kept_ids: Tensor) -> HeldOut:
+    """output: the target's output layer [vocab, D]."""
+    kept, best = [], []
+    for e in examples:
+        logits = torch.from_numpy(e.hidden.astype(np.float32)) @ output.T
+        kept.append(logits[:, kept_ids] - logits.logsumexp(1, keepdim=True))
+        best.append(logits.argmax(1).numpy())
+    return HeldOut(examples, kept, best)
+
+
+def rows(student: Student, batch: list[Example]) -> tuple[Tensor, Tensor]:
+    """(student's hidden states, teacher's) [n, D] at every position whose next token the teacher drew."""
+    longest = max(len(e.token_ids) for e in batch)
+    ids = torch.zeros(len(batch), longest - 1, dtype=torch.int64)
+    mask = torch.zeros(len(batch), longest - 1, dtype=torch.bool)
+    for i, e in enumerate(batch):
+        n = len(e.token_ids) - 1
+        ids[i, :n] = torch.from_numpy(e.token_ids[:-1].astype(np.int64))
+        mask[i, :n] = torch.from_numpy(e.scored[1:])
+    teacher = torch.from_numpy(np.concatenate([e.hidden for e in batch]).astype(np.float32))
+    return student.hidden(ids)[mask], teacher
+
+
+def initialise(student: Student, examples: list[Example], output: Tensor, batch: int, tokens: int = 20_000) -> None:
+    """Sets the output layer by `ridge` on about `tokens` tokens."""
+    seen, pairs = 0, []
+    with torch.no_grad():
+        for chosen in corpus.batches(examples, batch, 0, -1 % 1000):
+            pairs.append(rows(student, chosen))
+            seen += len(pairs[-1][0])
+            if seen >= tokens:
+                break
+        own, teacher = (torch.cat(part) for part in zip(*pairs, strict=True))
+        student.lm_head.weight.copy_(ridge(own, teacher, output[student.kept_ids]))
+
+
+def loss(student_logits: Tensor, teacher_logits: Tensor, tv_weight: float) -> Tensor:
+    """(1 - tv_weight) KL(p || q) + tv_weight TV(p, q), mean over rows; both softmaxes over the kept ids."""
+    log_q = functional.log_softmax(student_logits, 1)
+    log_p = functional.log_softmax(teacher_logits, 1)
+    kl = functional.kl_div(log_q, log_p, reduction="batchmean", log_target=True)
+    if not tv_weight:
+        return kl
+    tv = 0.5 * (log_q.exp() - log_p.exp()).abs().sum(1).mean()
+    return (1 - tv_weight) * kl + tv_weight * tv
+
+
+def optimiser(student: Student, rate: float) -> torch.optim.AdamW:
+    norms = [p for n, p in student.named_parameters() if "norm" in n]
+    head = [student.lm_head.weight]
+    rest = [p for n, p in student.named_parameters() if "norm" not in n and "lm_head" not in n]
+    groups = [
+        {"params": rest, "scale": 1.0, "weight_decay": 0.05},
+        {"params": head, "scale": 0.5, "weight_decay": 0.05},
+        {"params": norms, "scale": 3.0, "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=rate, betas=(0.9, 0.95))
+
+
+def measure(student: Student, data: HeldOut, k: int = 5) -> dict[str, dict[str, float]]:
+    """Per temperature of the held-out answers: agreement, overlap (mean of sum min(p, q)), simulated tokens per pass."""
+    result: dict[str, dict[str, float]] = {}
+    student.eval()
+    by_temperature: dict[float, list[tuple[NDArray[np.bool_], NDArray[np.float64]]]] = {}
+    with torch.no_grad():
+        for e, log_p, best in zip(data.examples, data.kept_logprobs, data.argmax, strict=True):
+            own, _ = rows(student, [e])
+            log_q = functional.log_softmax(student.lm_head(own), 1)
+            hit = student.kept_ids[log_q.argmax(1)].numpy() == best
+            overlap = torch.minimum(log_p, log_q).exp().sum(1).double().numpy()
+            by_temperature.setdefault(e.temperature, []).append((hit, overlap))
+    for temperature, found in sorted(by_temperature.items()):
+        hits = [h for h, _ in found]
+        chances = [o if temperature else h.astype(float) for h, o in found]
+        result[f"T={temperature:g}"] = {
+            "agreement": float(np.concatenate(hits).mean()),
+            "overlap": float(np.concatenate([o for _, o in found]).mean()),
+            "tokens_per_pass": tokens_per_pass(chances, k),
+        }
+    student.train()
+    return result
+
+
+def tokens_per_pass(chances: list[NDArray[np.float64]], k: int) -> float:
+    """Expected emitted tokens a round, if draft i of a text is accepted with chance chances[i] by itself.
+
+    The expected number of rounds follows by recursion from the end of each text; the first token is the prefill's.
+    """
+    emitted, rounds = 0, 0.0
+    for chance in chances:
+        n = len(chance)
+        left = np.zeros(n + 1)  # expected rounds to emit tokens i..n-1
+        for i in range(n - 1, -1, -1):
+            alive, expected = 1.0, 1.0
+            for j in range(k - 1):  # drafts i+j
+                if i + j >= n:
+                    break
+                expected += alive * (1 - chance[i + j]) * left[min(i + j + 1, n)]
+                alive *= chance[i + j]
+            else:
+                expected += alive * left[min(i + k, n)]
+            left[i] = expected
+        emitted += n - 1
+        rounds += float(left[1]) if n > 1 else 0.0
+    return emitted / rounds if rounds else float("nan")
+
+
+def train(
+    student: Student, examples: list[Example], output: Tensor, recipe: Recipe, folder: Path, data: HeldOut | None
+) -> None:
+    """Trains until `recipe.tokens` teacher's tokens are seen; goes on from `folder/state.pt` if it is there.
+
+    output: the target's output layer [vocab, D]. Writes `curve.jsonl` and `state.pt` as it goes.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    torch.manual_seed(recipe.seed)
+    optim = optimiser(student, recipe.rate)
+    seen, step, epoch, at = 0, 0, 0, 0
+    state = folder / "state.pt"
+    if state.exists():
+        saved = torch.load(state, weights_only=True)
+        student.load_state_dict(saved["student"])
+        optim.load_state_dict(saved["optim"])
+        seen, step, epoch, at = saved["at"]
+    teacher_rows = output[student.kept_ids].contiguous()
+    if seen >= recipe.tokens:
+        return
+    progress = Progress("training", recipe.tokens)
+    progress.resume(seen)
+    running = float("nan")
+
+    def save() -> None:
+        partial = state.with_suffix(".partial")
+        torch.save(
+            {"student": student.state_dict(), "optim": optim.state_dict(), "at": [seen, step, epoch, at]}, partial
+        )
+        partial.replace(state)
+
+    def report() -> None:
+        entry = {"tokens": seen, "step": step, "loss": running, **(measure(student, data) if data else {})}
+        with (folder / "curve.jsonl").open("a") as file:
+            file.write(json.dumps(entry) + "\n")
+
+    (folder / "recipe.json").write_text(json.dumps(asdict(recipe)))
+    if not step:
+        report()
+    marks = [round(recipe.tokens * share / 8) for share in range(1, 8)]
+    while seen < recipe.tokens:
+        order = list(corpus.batches(examples, recipe.batch, recipe.seed, epoch))
+        while at < len(order) and seen < recipe.tokens:
+            done = seen / recipe.tokens
+            falling = max(0.0, (done - 1 + recipe.decay) / recipe.decay) if recipe.decay else 0.0
+            factor = min(1.0, (step + 1) / recipe.warmup) * (1 - (1 - recipe.floor) * falling)
+            for group in optim.param_groups:
+                group["lr"] = recipe.rate * group["scale"] * factor
+            own, teacher = rows(student, order[at])
+            kept = teacher @ teacher_rows.T
+            value = loss(student.lm_head(own), kept, recipe.late_weight if done > 1 - recipe.late else 0.0)
+            optim.zero_grad(set_to_none=True)
+            value.backward()
+            torch.nn.utils.clip_grad_norm_(student.parameters(), 1.0)
+            optim.step()
+            running = value.item() if math.isnan(running) else 0.98 * running + 0.02 * value.item()
+            seen, step, at = seen + len(own), step + 1, at + 1
+            progress.step(f"loss {running:.3f}", len(own))
+            while marks and seen >= marks[0]:
+                marks.pop(0)
+                report()
+                save()
+        if at >= len(order):
+            epoch, at = epoch + 1, 0
+    report()
+    save()
+    progress.close()
