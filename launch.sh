@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Sets up what is missing, then runs: ./launch.sh [setup | test [pytest flags] | check | COMMAND ...]; default: serve.
+# Sets up what is missing, then runs: ./launch.sh [setup | test [--torch] [pytest flags] | check | COMMAND ...]; default: serve.
 # Linux and macOS. Every step can be interrupted and run again.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
@@ -101,11 +101,40 @@ finally:
 PYTHON
 }
 
+wants_neuron() {
+  local previous="" argument
+  for argument in "$@"; do
+    case "$previous $argument" in "--backend neuron" | *" --backend=neuron") return 0 ;; esac
+    previous=$argument
+  done
+  return 1
+}
+
+# The Neuron packages live in AWS's own environments: use the active one, and add the page's packages to it.
+neuron_python() {
+  local python="${VIRTUAL_ENV:-${CONDA_PREFIX:-/none}}/bin/python"
+  if ! "$python" -c 'import importlib.util as u, sys; sys.exit(u.find_spec("transformers_neuronx") is None)' 2>/dev/null; then
+    fail "No Neuron environment is active: on an Inf2 or Trn1 instance, activate the one that has transformers-neuronx (see the Neuron chapter of README.md), then run the same command."
+  fi
+  if ! "$python" -c 'import gradio, jinja2, plotly, tokenizers' 2>/dev/null; then
+    echo "Adding the page's packages to the Neuron environment..." >&2
+    "$python" -m pip install --disable-pip-version-check --quiet -r app/backends/requirements-neuron.txt >&2 ||
+      fail "Adding the page's packages failed; check the network connection, then run the same command again."
+  fi
+  printf '%s' "$python"
+}
+
 setup() {
   make_venv
   install requirements.txt
   fetch_target
 }
+
+if wants_neuron "$@"; then
+  python=$(neuron_python) || exit 1
+  case "${1:-}" in -*) set -- serve "$@" ;; esac
+  exec "$python" -m app "$@"
+fi
 
 case "${1:-serve}" in
   setup)
@@ -117,6 +146,10 @@ case "${1:-serve}" in
     shift
     setup
     install tests/requirements.txt
+    if [ "${1:-}" = --torch ]; then
+      shift
+      install app/distill/requirements.txt
+    fi
     if [ "$what" = test ]; then exec "$VENV/bin/python" -m pytest "$@"; fi
     "$VENV/bin/python" -m ruff format --check . && "$VENV/bin/python" -m ruff check . && exec "$VENV/bin/python" -m mypy
     ;;

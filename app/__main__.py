@@ -74,6 +74,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--max-tokens", type=int, default=128)
     run.add_argument("--acceptor", default="rejection", help="a built-in name, or package.module:Name")
     run.add_argument("--drafter", default="draft")
+    run.add_argument("--engine", default="own", choices=("own", "upstream"), help="neuron: compare with the stock loop")
     run.add_argument("--json", action="store_true", help="events as JSON lines, the last line a summary")
     run.add_argument("--out", type=Path, metavar="FILE", help="also write the trace to FILE")
     run.set_defaults(command=_run)
@@ -90,12 +91,22 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _pair_flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--backend", default="openvino", help="engine (default: openvino)")
+    parser.add_argument("--backend", default="openvino", help="engine: openvino (default) or neuron")
     parser.add_argument("--target", type=Path, metavar="PATH", help="a .gguf file or a Hugging Face model directory")
     parser.add_argument("--draft", type=Path, metavar="PATH", help="its draft model")
-    parser.add_argument("--dtype", default="int8", help="precision of the weights: int8, bf16, f16 or f32")
+    parser.add_argument("--dtype", help="precision: int8 (openvino's default), bf16 (neuron's), f16 or f32")
     parser.add_argument("--threads", type=int, help="processor threads (default: all cores)")
     parser.add_argument("--n-positions", type=int, metavar="N", help="longest context (default: the model's)")
+    parser.add_argument("--tp-degree", type=int, metavar="N", help="neuron: cores both models share (default: planned)")
+    parser.add_argument("--windows", type=_windows, metavar="K,K,...", help="neuron: the windows to compile")
+    parser.add_argument("--neuron-artifacts", type=Path, metavar="DIR", help="neuron: keep compiled programs there")
+
+
+def _windows(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(sorted({int(part) for part in text.split(",")}))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no list of windows such as 2,3,5") from None
 
 
 def _session(options: argparse.Namespace, acceptor: str | None) -> Session:
@@ -106,7 +117,15 @@ def _session(options: argparse.Namespace, acceptor: str | None) -> Session:
     custom = load_custom(acceptor) if acceptor and ":" in acceptor else None
     pair = pairs.load(
         pairs.PairOptions(
-            options.backend, options.target, options.draft, options.dtype, options.threads, options.n_positions
+            backend=options.backend,
+            target=options.target,
+            draft=options.draft,
+            dtype=options.dtype,
+            threads=options.threads,
+            n_positions=options.n_positions,
+            tp_degree=options.tp_degree,
+            windows=options.windows,
+            artifacts=options.neuron_artifacts,
         )
     )
     return Session(pair, custom)
@@ -146,7 +165,7 @@ def _run(options: argparse.Namespace) -> int:
     if ":" in options.acceptor:
         request = dataclasses.replace(request, acceptor=session.acceptors[-1].name)
     metrics, events = Metrics(), []
-    with closing(session.run(request)) as run:
+    with closing(session.run(request, upstream=options.engine == "upstream")) as run:
         for event in run:
             metrics.add(event)
             events.append(event)

@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from app.errors import PairError
 from app.model import Model, Tokenizer
@@ -23,7 +23,7 @@ EMBEDDED_NAME = "SmolLM2-135M-Instruct"
 EMBEDDED_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 EMBEDDED_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 EMBEDDED_DRAFT = ROOT / "assets" / "draft"
-DTYPES = ("int8", "bf16", "f16", "f32")
+DEFAULT_DTYPE = "int8"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,14 +39,20 @@ class Pair:
 
 @dataclass(frozen=True, slots=True)
 class PairOptions:
-    """What the command line says of a pair. None: the embedded pair, the backend's own choice."""
+    """What the command line says of a pair. None: the embedded pair, the backend's own choice.
+
+    threads is for openvino; tp_degree, windows and artifacts are for neuron.
+    """
 
     backend: str = "openvino"
     target: Path | None = None
     draft: Path | None = None
-    dtype: str = "int8"
+    dtype: str | None = None
     threads: int | None = None
     n_positions: int | None = None
+    tp_degree: int | None = None
+    windows: tuple[int, ...] | None = None
+    artifacts: Path | None = None
 
 
 def models_dir() -> Path:
@@ -56,12 +62,14 @@ def models_dir() -> Path:
 
 def load(options: PairOptions) -> Pair:
     """The pair, ready to run. Raises PairError."""
-    if options.backend != "openvino":
-        raise PairError(f"There is no backend {options.backend!r}; choose openvino.")
-    if options.dtype not in DTYPES:
-        raise PairError(f"There is no precision {options.dtype!r}; choose one of {', '.join(DTYPES)}.")
+    if options.backend not in _LOADERS:
+        raise PairError(f"There is no backend {options.backend!r}; choose one of {', '.join(_LOADERS)}.")
     if options.n_positions is not None and options.n_positions < 2:
         raise PairError(f"A context of {options.n_positions} positions is too short; choose 2 or more.")
+    return _LOADERS[options.backend](options)
+
+
+def _load_openvino(options: PairOptions) -> Pair:
     if options.threads is not None and not 1 <= options.threads <= (os.cpu_count() or 1):
         raise PairError(f"{options.threads} threads cannot run here; choose 1 to {os.cpu_count()}.")
     if options.target is None:
@@ -76,6 +84,31 @@ def load(options: PairOptions) -> Pair:
     draft = None if draft_files is None else _openvino(draft_files, options, target_files)
     name = f"{target.name} + {draft.name}" if draft is not None else target.name
     return Pair(name, "openvino", target, draft, target_files.tokenizer())
+
+
+def _load_neuron(options: PairOptions) -> Pair:
+    from app.backends import neuron
+
+    if options.target is None or options.draft is None:
+        raise PairError("The neuron backend has no pair of its own; name one with --target DIR and --draft DIR.")
+    for path in (options.target, options.draft):
+        if not path.is_dir():
+            raise PairError(f"{path} is no model directory; the neuron backend loads Hugging Face directories.")
+    target_files, draft_files = _Files(options.target), _Files(options.draft)
+    _check_shapes(target_files, draft_files)
+    given = {
+        "dtype": options.dtype,
+        "tp_degree": options.tp_degree,
+        "n_positions": options.n_positions,
+        "windows": options.windows,
+        "artifacts": options.artifacts,
+    }
+    chosen: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    target, draft = neuron.load_pair(options.target, options.draft, **chosen)
+    return Pair(f"{target.name} + {draft.name}", "neuron", target, draft, target_files.tokenizer())
+
+
+_LOADERS: dict[str, Callable[[PairOptions], Pair]] = {"openvino": _load_openvino, "neuron": _load_neuron}
 
 
 def embedded_target() -> Path:
@@ -172,7 +205,7 @@ def _openvino(files: _Files, options: PairOptions, embeddings: _Files | None = N
         name=files.name,
         files=sources,
         cache_dir=cache_dir(),
-        dtype=options.dtype,
+        dtype=options.dtype or DEFAULT_DTYPE,
         threads=options.threads,
         n_positions=options.n_positions,
         kept_ids=files.kept_ids(),

@@ -69,14 +69,16 @@ class Session:
         offered = [*ACCEPTORS.values(), *([custom] if custom else [])]
         self.acceptors = tuple(AcceptorCard(a.name, a.description, a.lossless, a.same_text) for a in offered)
 
-    def run(self, request: Request) -> Generator[Event, None, None]:
+    def run(self, request: Request, *, upstream: bool = False) -> Generator[Event, None, None]:
         """The events of a run: RunStarted, then rounds with the texts they need, RunFinished last.
 
-        Raises RequestError here, before any event, for a request that cannot work; what fails later ends the run with
+        upstream: the speculative arm runs transformers-neuronx's own loop, as a reference; neuron pairs only. Raises RequestError here, before any event, for a request that cannot work; what fails later ends the run with
         a RunFinished that says so. Waits for the run before it. Closing the generator frees the device.
         """
         prompt_ids = self._checked(request)
-        return self._events(request, prompt_ids)
+        if upstream and self.backend != "neuron":
+            raise RequestError("Only a pair on the neuron backend can run upstream's loop; leave --engine out.")
+        return self._events(request, prompt_ids, upstream)
 
     def memory(self) -> int:
         """Bytes this process holds."""
@@ -140,7 +142,7 @@ class Session:
         models = [self._pair.target] if draft is None or request.arms == "target" else [self._pair.target, draft]
         return min(model.n_positions for model in models)
 
-    def _events(self, request: Request, prompt_ids: list[int]) -> Generator[Event, None, None]:
+    def _events(self, request: Request, prompt_ids: list[int], upstream: bool) -> Generator[Event, None, None]:
         with self._lock:
             acceptor = self._acceptor(request.acceptor)
             yield RunStarted(
@@ -159,6 +161,8 @@ class Session:
             reasons = {}
             try:
                 arms = {arm: self._arm(arm, request, prompt_ids, acceptor) for arm in _arms(request)}
+                if upstream and "speculative" in arms:
+                    arms["speculative"] = self._upstream(request, prompt_ids)
                 one_at_a_time = self._pair.target.max_sequences == 1
                 with closing(race(arms, one_at_a_time=one_at_a_time)) as rounds:
                     for round_ in rounds:
@@ -213,6 +217,22 @@ class Session:
             target.close()
             if drafter is not None:
                 drafter.close()
+
+    def _upstream(self, request: Request, prompt_ids: list[int]) -> Generator[Round, None, None]:
+        from app.backends.neuron import NeuronModel, run_upstream
+
+        target, draft = self._pair.target, self._pair.draft
+        assert isinstance(target, NeuronModel)
+        assert isinstance(draft, NeuronModel)
+        yield from run_upstream(
+            target,
+            draft,
+            prompt_ids,
+            max_tokens=request.max_tokens,
+            k=request.k,
+            stop_ids=self._pair.tokenizer.stop_ids,
+            seed=request.sampling.seed,
+        )
 
     def _texts(self, ids: set[int]) -> TokenTexts:
         tokenizer = self._pair.tokenizer

@@ -22,8 +22,7 @@ def loaded_once(load_embedded: Callable[[str], Pair], monkeypatch: pytest.Monkey
     load = pairs.load
 
     def cached(options: pairs.PairOptions) -> Pair:
-        plain = pairs.PairOptions(dtype=options.dtype)
-        return load_embedded(options.dtype) if options == plain and options.dtype in pairs.DTYPES else load(options)
+        return load_embedded(pairs.DEFAULT_DTYPE) if options == pairs.PairOptions() else load(options)
 
     monkeypatch.setattr(pairs, "load", cached)
 
@@ -89,6 +88,7 @@ def test_without_json_texts_and_figures_are_printed(capsys: pytest.CaptureFixtur
         (["--prompt", "hi", "--draft", "/nowhere"], "no model at /nowhere"),
         (["--prompt", "hi", "--target", "/nowhere.gguf"], "no model at /nowhere.gguf"),
         (["--prompt", "hi", "--dtype", "u4"], "no precision 'u4'"),
+        (["--prompt", "hi", "--backend", "neuron"], "no pair of its own"),
         (["--prompt", "hi", "--backend", "abacus"], "no backend 'abacus'"),
         (["--prompt", "hi", "--threads", "0"], "0 threads"),
         (["--prompt", "hi", "--out", "/nowhere/run.jsonl", "--max-tokens", "2"], "cannot be written"),
