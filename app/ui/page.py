@@ -7,6 +7,7 @@ that it can end its trace in good order instead of being cut off.
 from __future__ import annotations
 
 import html
+import inspect
 import threading
 from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
@@ -103,7 +104,7 @@ def build_page(
 
 def launch_options() -> dict[str, Any]:
     """What `Blocks.launch` needs for this page: everything from this host, nothing shared, nothing counted."""
-    return {
+    options: dict[str, Any] = {
         "theme": _theme(),
         # Not `css` and `js`: Gradio rewrites the selectors of the one and delays the other.
         "head": f"<style>{assets.style()}{_PAGE_STYLE}</style><script>{assets.script()}</script>",
@@ -111,6 +112,9 @@ def launch_options() -> dict[str, Any]:
         "footer_links": ["api"],
         "share": False,
     }
+    if "run_history" in inspect.signature(gr.Blocks.launch).parameters:  # newer Gradios would keep every run as well
+        options["run_history"] = False
+    return options
 
 
 def _playground_tab(

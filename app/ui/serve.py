@@ -1,0 +1,50 @@
+"""Serving the page: one process, one device, this machine unless told otherwise."""
+
+from __future__ import annotations
+
+import json
+import socket
+
+from app.errors import RequestError
+from app.trace import Trace
+from app.ui.assets import FOLDER
+from app.ui.page import Session, build_page, launch_options
+
+
+def check_port(host: str, port: int) -> None:
+    """Raises RequestError, before a model is loaded, if the page could not be served there."""
+    if not 1 <= port <= 65535:
+        raise RequestError(f"There is no port {port}; choose 1 to 65535 with --port.")
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind, protocol) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+    except socket.gaierror:
+        raise RequestError(f"There is no address {host!r} on this machine; choose another with --host.") from None
+    except PermissionError:
+        raise RequestError(
+            f"Port {port} needs rights that you do not have; choose one above 1023 with --port."
+        ) from None
+    except OSError as error:
+        raise RequestError(
+            f"Port {port} cannot be used on {host} ({error.strerror}); choose another with --port."
+        ) from None
+
+
+def examples() -> list[dict[str, str]]:
+    """The prompts offered, each with its category; none where the file is absent."""
+    path = FOLDER / "prompts.json"
+    found: list[dict[str, str]] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+    return found
+
+
+def serve(session: Session | None, replay: Trace | None, *, host: str, port: int, auth: tuple[str, str] | None) -> None:
+    """Serve until interrupted."""
+    page = build_page(session, examples(), replay)
+    shown = f"[{host}]" if ":" in host else host
+    print(
+        f"The playground is at http://{'127.0.0.1' if host == '0.0.0.0' else shown}:{port} (Ctrl-C ends it).",
+        flush=True,
+    )
+    page.launch(server_name=host, server_port=port, auth=auth, quiet=True, **launch_options())

@@ -1,0 +1,1 @@
+"""The page in a real browser: Playwright's client drives Debian's Chromium."""

@@ -1,0 +1,104 @@
+"""A browser, and pages served from toy sessions. Every page in it is watched for errors and for requests elsewhere."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Dialog, Page, sync_playwright
+
+from tests.pages import served, toy_session
+
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+TIMEOUT_MS = 90_000  # for a machine busy with other things; no test waits that long where it is idle
+HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(2)>"
+
+Open = Callable[..., Page]
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    executable = shutil.which("chromium") or shutil.which("chromium-browser")
+    assert executable, "Chromium is not installed; install the package chromium"
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=executable, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def open_page(browser: Browser) -> Iterator[Open]:
+    """Opens addresses; at the end nothing may have failed, popped up, or been asked of another host."""
+    contexts: list[BrowserContext] = []
+    faults: list[str] = []
+
+    def open_(address: str, **options: Any) -> Page:
+        context = browser.new_context(accept_downloads=True, **options)
+        context.set_default_timeout(TIMEOUT_MS)
+        contexts.append(context)
+        page = context.new_page()
+        host = urlsplit(address).netloc
+
+        def on_request(request: Any) -> None:
+            url = urlsplit(request.url)
+            if url.scheme in ("http", "https", "ws", "wss") and url.netloc != host:
+                faults.append(f"asked another host: {request.url}")
+
+        def on_console(message: ConsoleMessage) -> None:
+            if message.type == "error":
+                faults.append(f"console: {message.text}")
+
+        def on_dialog(dialog: Dialog) -> None:
+            faults.append(f"dialog: {dialog.message}")
+            dialog.dismiss()
+
+        page.on("request", on_request)
+        page.on("console", on_console)
+        page.on("pageerror", lambda error: faults.append(f"uncaught: {error}"))
+        page.on("dialog", on_dialog)
+        page.goto(address)
+        page.locator(".pg-view").wait_for()
+        return page
+
+    yield open_
+    for context in contexts:
+        context.close()
+    assert not faults
+
+
+@pytest.fixture(scope="module")
+def address() -> Iterator[str]:
+    """A pair that agrees well, slow enough to be watched and quick enough to wait for."""
+    with served(toy_session(agreement="good", n_positions=4096, delay=0.004)) as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def hostile_address() -> Iterator[str]:
+    """A model that writes HTML."""
+    with served(toy_session(script=HOSTILE, agreement="good", n_positions=1024)) as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def slow_address() -> Iterator[str]:
+    """A model so slow that a run lasts until it is stopped."""
+    with served(toy_session(agreement="good", n_positions=4096, delay=0.05)) as address:
+        yield address
+
+
+@pytest.fixture
+def downloads(tmp_path: Path) -> Path:
+    return tmp_path

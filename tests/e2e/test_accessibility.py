@@ -1,0 +1,32 @@
+"""axe-core finds no serious fault in any tab, light or dark, with a run on the page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.e2e.conftest import Open
+from tests.e2e.test_playground import finish, start
+
+AXE = Path(__file__).parent / "node_modules" / "axe-core" / "axe.min.js"
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_no_serious_violation(open_page: Open, address: str, scheme: str) -> None:
+    assert AXE.exists(), "axe-core is missing; run: npm ci --prefix tests/e2e"
+    page = open_page(address, color_scheme=scheme)
+    start(page, 40)
+    finish(page)
+    page.locator(".pane-speculative .tok.k-accepted").first.click()
+    page.evaluate(AXE.read_text(encoding="utf-8"))
+    for tab in ("Playground", "Rounds", "About"):
+        page.get_by_role("tab", name=tab).click()
+        found: dict[str, Any] = page.evaluate("axe.run(document, { resultTypes: ['violations'] })")
+        serious = [
+            f"{tab}: {fault['id']} ({fault['help']}): {[node['html'][:160] for node in fault['nodes'][:4]]}"
+            for fault in found["violations"]
+            if fault["impact"] in ("serious", "critical")
+        ]
+        assert not serious, "\n".join(serious)

@@ -1,0 +1,368 @@
+"""The page as a person uses it, on toy models: every figure shown is held against the trace it stands for."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from app import metrics, trace
+from app.metrics import Metrics
+from app.trace import Round, Trace
+from tests.e2e.conftest import HOSTILE, Open
+from tests.pages import served
+
+FINISHED = "() => { const s = window.Playground.store; return !s.live && (s.run.finished || s.run.error) }"
+
+
+def start(page: Page, max_tokens: int = 48, prompt: str | None = None) -> None:
+    if prompt is not None:
+        page.locator("#prompt textarea").fill(prompt)
+    page.locator("#max input[type=number]").fill(str(max_tokens))
+    page.locator("#run").click()
+
+
+def finish(page: Page) -> Trace:
+    """The trace of the run on the page, once it is over."""
+    page.wait_for_function(FINISHED)
+    return shown_trace(page)
+
+
+def shown_trace(page: Page) -> Trace:
+    return trace.read(str(page.evaluate("window.Playground.store.run.jsonl")).splitlines())
+
+
+def pane_text(page: Page, arm: str) -> str:
+    """What the pane shows, without its signs for line ends and without refused drafts and control tokens."""
+    script = """(arm) => [...document.querySelectorAll(`.pane-${arm} .tok:not(.k-rejected):not(.k-discarded):not(.special):not(.half)`)]
+        .map((token) => token.textContent).join("")"""
+    return str(page.evaluate(script, arm)).replace("↵\n", "\n")
+
+
+def figure(page: Page, name: str) -> str:
+    return page.locator(f'.headline [data-figure="{name}"]').inner_text()
+
+
+def test_full_run_shows_what_the_trace_says(open_page: Open, address: str) -> None:
+    page = open_page(address)
+    start(page, 96)
+    expect(page.locator(".pane-speculative .k-accepted").first).to_be_visible()
+    events = finish(page)
+    summary = metrics.summary(events)
+    speculative, target = summary["arms"]["speculative"], summary["arms"]["target"]
+    for kind, count in speculative["counts"].items():
+        expect(page.locator(f'[data-count="{kind}"]')).to_have_text(str(count))
+        expect(page.locator(f".pane-speculative .tok.k-{kind}")).to_have_count(count)
+    assert speculative["counts"]["accepted"] > 0
+    assert speculative["counts"]["rejected"] > 0
+    assert pane_text(page, "target") == target["text"]
+    assert pane_text(page, "speculative") == speculative["text"]
+    assert figure(page, "speedup") == f"{summary['speedup']:.2f}×"
+    assert figure(page, "speculative.mean_acceptance_length") == f"{speculative['mean_acceptance_length']:.2f}"
+    assert figure(page, "speculative.acceptance_rate").endswith("%")
+    assert float(figure(page, "target.tpot_s")) == pytest.approx(1000 * target["tpot_s"], abs=0.051)
+    expect(page.locator(".message")).to_have_text(f"The same {target['tokens']} tokens, bit for bit.")
+    page.wait_for_function("document.querySelectorAll('.plot-area .scatterlayer .trace').length > 0")
+
+
+@pytest.mark.parametrize("kind", ["accepted", "corrected", "rejected", "bonus"])
+def test_token_card_has_the_numbers_of_the_trace(open_page: Open, address: str, kind: str) -> None:
+    page = open_page(address)
+    page.locator("#temperature input[type=number]").fill("1")
+    start(page, 96)
+    events = finish(page)
+    page.get_by_label("show refused").check()
+    page.locator(f".pane-speculative .tok.k-{kind}").first.click()
+    card = page.locator(".pg-card")
+    expect(card).to_be_visible()
+    expect(card.locator(".chip")).to_have_text(kind)
+    rounds = [event for event in events if isinstance(event, Round) and event.arm == "speculative"]
+
+    def chance(value: float) -> Any:
+        return pytest.approx(value, abs=0.0005)
+
+    if kind in ("accepted", "rejected"):
+        token = next(token for round_ in rounds for token in round_.drafted if token.state == kind)
+        assert float(card.locator('[data-figure="q"]').inner_text()) == chance(token.q)
+        assert token.u is not None
+        assert token.threshold is not None
+        coin = card.locator(".coin-row").inner_text()
+        u, threshold = (float(number) for number in re.findall(r"(?:u = |[<≥] )([\d.]+)", coin))
+        assert (u, threshold) == (chance(token.u), chance(token.threshold))
+        assert ("kept" if kind == "accepted" else "refused") in coin
+        expect(card.locator(".alts-draft .alt")).to_have_count(len(token.draft_alternatives))
+        p = token.p
+    else:
+        last = next(r.final for r in rounds if r.final is not None and r.final.provenance == kind)
+        assert (card.get_by_text("residual").count() == 1) == (kind == "corrected")
+        p = last.p
+    shown = card.locator('[data-figure="p"]').inner_text()
+    assert float(shown.replace("e−", "e-")) == chance(p)
+    page.keyboard.press("Escape")
+    expect(card).to_be_hidden()
+
+
+def test_legend_isolates_a_kind(open_page: Open, address: str) -> None:
+    page = open_page(address)
+    start(page)
+    finish(page)
+    entry = page.locator('[data-kind="corrected"]')
+    entry.click()
+    expect(entry).to_have_attribute("aria-pressed", "true")
+    background = "(element) => getComputedStyle(element).backgroundColor"
+    clear = "rgba(0, 0, 0, 0)"
+    assert page.locator(".pane-speculative .k-accepted").first.evaluate(background) == clear
+    assert page.locator(".pane-speculative .k-corrected").first.evaluate(background) != clear
+    entry.click()
+    assert page.locator(".pane-speculative .k-accepted").first.evaluate(background) != clear
+
+
+def test_stop_ends_the_run_in_good_order_and_frees_the_device(open_page: Open, slow_address: str) -> None:
+    page = open_page(slow_address)
+    start(page, 2000)
+    expect(page.locator(".pane-target .tok").nth(3)).to_be_visible()
+    page.locator("#stop").click()
+    events = finish(page)
+    assert metrics.summary(events)["reason"] == "cancelled"
+    expect(page.locator(".message")).to_contain_text("Stopped early: so far the same")
+    start(page, 4)
+    assert metrics.summary(finish(page))["reason"] in ("length", "stop")
+
+
+def test_second_page_waits_its_turn_and_then_runs(open_page: Open, slow_address: str) -> None:
+    first, second = open_page(slow_address), open_page(slow_address)
+    start(first, 2000)
+    expect(first.locator(".pane-target .tok").first).to_be_visible()
+    start(second, 4)
+    expect(second.locator(".message")).to_have_text("1 run ahead of yours on this device. Yours starts by itself.")
+    assert second.locator(".pane-target .tok").count() == 0
+    first.locator("#stop").click()
+    finish(first)
+    assert metrics.summary(finish(second))["arms"]["target"]["tokens"] > 0
+
+
+def test_refresh_during_a_run_frees_the_device_and_offers_the_trace_back(open_page: Open, slow_address: str) -> None:
+    page = open_page(slow_address)
+    start(page, 2000)
+    expect(page.locator(".pane-target .tok").nth(3)).to_be_visible()
+    page.reload()
+    last = page.get_by_role("button", name="your last run")
+    last.click()
+    expect(page.locator(".message")).to_contain_text("Stopped early")
+    assert len(metrics.summary(shown_trace(page))["arms"]["target"]["token_ids"]) >= 1
+    start(page, 4)
+    assert metrics.summary(finish(page))["reason"] in ("length", "stop")
+
+
+def test_finished_trace_survives_a_refresh(open_page: Open, address: str) -> None:
+    page = open_page(address)
+    start(page, 24)
+    events = finish(page)
+    page.wait_for_function("window.Playground.shelf.get().then((text) => text === window.Playground.store.run.jsonl)")
+    page.reload()
+    page.get_by_role("button", name="your last run").click()
+    page.wait_for_function(FINISHED)
+    assert shown_trace(page) == events
+
+
+def test_replay_steps_and_plays_by_the_arms_clocks(open_page: Open, address: str) -> None:
+    page = open_page(address)
+    start(page, 40)
+    events = finish(page)
+    slider = page.get_by_label("Moment shown")
+    slider.evaluate("(input) => { input.value = 0; input.dispatchEvent(new Event('input')) }")
+    visible = (
+        "(arm) => document.querySelectorAll(`.pane-${arm} .tok:not(.ahead):not(.k-rejected):not(.k-discarded)`).length"
+    )
+    assert page.evaluate(visible, "target") == 0
+    clocks = sorted({clock for arm in Metrics(events).arms.values() for clock in arm.arrivals})
+    for moment in clocks[:5]:
+        page.get_by_role("button", name="step ›").click()
+        for name, arm in Metrics(events).arms.items():
+            assert page.evaluate(visible, name) == sum(clock <= moment + 1e-9 for clock in arm.arrivals)
+    page.get_by_role("button", name="2×").click()
+    page.get_by_role("button", name="Replay").click()
+    page.wait_for_function("!window.Playground.store.playing && window.Playground.store.time === Infinity")
+    assert page.evaluate(visible, "target") == len(Metrics(events).arms["target"].token_ids)
+
+
+def test_rounds_tab_shows_every_round_and_moves_the_panes(open_page: Open, address: str) -> None:
+    page = open_page(address)
+    start(page, 60)
+    events = finish(page)
+    rounds = [event for event in events if isinstance(event, Round) and event.arm == "speculative"]
+    page.get_by_role("tab", name="Rounds").click()
+    rows = page.locator(".round-list .round")
+    expect(rows).to_have_count(len(rounds))
+    for state in ("accepted", "rejected", "discarded"):
+        count = sum(token.state == state for round_ in rounds for token in round_.drafted)
+        expect(page.locator(f".round-list .box.k-{state}")).to_have_count(count)
+    by_position = metrics.summary(events)["arms"]["speculative"]["acceptance_by_position"]
+    expect(page.locator(".panels .panel").first.locator(".bar-row")).to_have_count(len(by_position))
+    rows.nth(3).click()
+    expect(page.locator(".round-where")).to_have_text(f"round 3 of {len(rounds) - 1}")
+    emitted = sum(len(round_.token_ids) for round_ in rounds[:4])
+    page.get_by_role("tab", name="Playground").click()
+    expect(page.locator(".pane-speculative .pane-figure")).to_contain_text(f"{emitted} tokens")
+    page.get_by_role("tab", name="Rounds").click()
+    page.get_by_label("Judge again by").select_option(label="exact")
+    expect(page.locator(".cut")).to_have_count(sum(bool(round_.drafted) for round_ in rounds))
+
+
+def test_exported_page_opens_as_a_file_and_the_trace_imports_again(
+    open_page: Open, address: str, downloads: Path
+) -> None:
+    page = open_page(address)
+    start(page, 32)
+    events = finish(page)
+    with page.expect_download() as saving:
+        page.get_by_role("button", name="Page (HTML)").click()
+    exported = downloads / "run.html"
+    saving.value.save_as(exported)
+    file = open_page(exported.as_uri())
+    assert shown_trace(file) == events
+    assert pane_text(file, "speculative") == metrics.summary(events)["arms"]["speculative"]["text"]
+    file.locator(".round-list").scroll_into_view_if_needed()
+    expect(file.locator(".round-list .round").first).to_be_attached()
+    file.get_by_role("button", name="step ›").click()
+
+    with page.expect_download() as saving:
+        page.get_by_role("button", name="Trace (JSONL)").click()
+    lines = downloads / "run.jsonl"
+    saving.value.save_as(lines)
+    assert trace.read(lines.read_text(encoding="ascii").splitlines()) == events
+    page.reload()
+    page.get_by_label("Open a trace file").set_input_files(lines)
+    page.wait_for_function(FINISHED)
+    assert shown_trace(page) == events
+
+    broken = downloads / "broken.jsonl"
+    broken.write_text("no trace\n", encoding="ascii")
+    page.get_by_label("Open a trace file").set_input_files(broken)
+    expect(page.locator(".message")).to_contain_text("not JSON")
+
+
+def test_trace_replays_without_a_model(open_page: Open, address: str) -> None:
+    page = open_page(address)
+    start(page, 16)
+    events = finish(page)
+    with served(None, replay=events) as replaying:
+        page = open_page(replaying)
+        page.wait_for_function(FINISHED)
+        assert shown_trace(page) == events
+        assert page.locator("#run").count() == 0
+        page.get_by_role("button", name="Replay").click()
+        page.wait_for_function("!window.Playground.store.playing")
+
+
+def test_model_text_is_never_markup(open_page: Open, hostile_address: str, downloads: Path) -> None:
+    page = open_page(hostile_address)
+    start(page, 120, prompt=HOSTILE)
+    summary = metrics.summary(finish(page))
+    assert HOSTILE in summary["arms"]["target"]["text"]
+    assert pane_text(page, "target") == summary["arms"]["target"]["text"]
+    assert page.locator(".pg-view img, .pg-view script").count() == 0
+    page.get_by_role("tab", name="Rounds").click()
+    expect(page.locator(".round-list .round").first).to_be_visible()
+    assert page.locator(".pg-rounds img, .pg-rounds script").count() == 0
+    page.get_by_role("tab", name="Playground").click()
+    page.locator(".pane-speculative .tok").nth(5).click()
+    assert page.locator(".pg-card img, .pg-card script").count() == 0
+    with page.expect_download() as saving:
+        page.get_by_role("button", name="Page (HTML)").click()
+    exported = downloads / "hostile.html"
+    saving.value.save_as(exported)
+    file = open_page(exported.as_uri())
+    assert HOSTILE in pane_text(file, "target")
+    assert file.locator("main img, main script").count() == 0
+
+
+@pytest.mark.parametrize(
+    ("prompt", "sentence"),
+    [("  ", "The prompt is empty"), ("long " * 1000, "shorten it so that there is room for an answer")],
+)
+def test_bad_requests_are_sentences_where_they_arose(
+    open_page: Open, hostile_address: str, prompt: str, sentence: str
+) -> None:
+    page = open_page(hostile_address)
+    start(page, 8, prompt=prompt)
+    expect(page.locator('.message[data-kind="error"]')).to_contain_text(sentence)
+    start(page, 8, prompt="Hello")
+    assert metrics.summary(finish(page))["arms"]["target"]["tokens"] > 0
+
+
+def test_one_arm_alone(open_page: Open, address: str) -> None:
+    page = open_page(address)
+    page.get_by_label("target only").check()
+    start(page, 12)
+    assert set(metrics.summary(finish(page))["arms"]) == {"target"}
+    expect(page.locator(".pane-speculative")).to_have_class(re.compile(r"\boff\b"))
+    assert figure(page, "speedup") == "–"
+    expect(page.locator('[data-count="target"]')).not_to_have_text("0")
+
+
+def test_keyboard_reaches_everything(open_page: Open, address: str) -> None:
+    page = open_page(address)
+    page.locator("#prompt textarea").focus()
+    page.keyboard.press("Tab")
+    expect(page.locator("#run")).to_be_focused()
+    page.keyboard.press("Enter")
+    finish(page)
+    page.locator(".legend-refused input").focus()
+    page.keyboard.press("Tab")
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.closest('.pane-speculative') !== null"), "one Tab for each pane"
+    page.keyboard.press("Home")
+    page.keyboard.press("ArrowRight")
+    tokens = page.locator(".pane-speculative .tok")
+    expect(tokens.nth(1)).to_be_focused()
+    expect(page.locator(".pg-card")).to_be_visible()
+    page.keyboard.press("Enter")
+    expect(page.locator(".pg-card.pinned")).to_be_visible()
+    page.keyboard.press("Escape")
+    expect(page.locator(".pg-card")).to_be_hidden()
+    page.locator('[data-kind="accepted"]').focus()
+    expect(page.locator(".pg-tip")).to_contain_text(metrics.DEFINITIONS["accepted"])
+    page.keyboard.press("Enter")
+    expect(page.locator('[data-kind="accepted"]')).to_have_attribute("aria-pressed", "true")
+
+
+def test_narrow_screen_needs_no_sideways_scrolling(open_page: Open, address: str) -> None:
+    page = open_page(address, viewport={"width": 390, "height": 844}, has_touch=True)
+    expect(page.locator("#run")).to_be_in_viewport()
+    start(page, 40)
+    finish(page)
+    for tab in ("Playground", "Rounds", "About"):
+        page.get_by_role("tab", name=tab).click()
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390, tab
+    page.get_by_role("tab", name="Playground").click()
+    page.locator(".pane-speculative .tok").nth(2).tap()
+    box = page.locator(".pg-card").bounding_box()
+    assert box is not None
+    assert box["x"] >= 0
+    assert box["x"] + box["width"] <= 390
+
+
+def test_long_answer_stays_quick_to_draw(open_page: Open, address: str) -> None:
+    """2,000 tokens a pane: appending the last of them touches no earlier one."""
+    page = open_page(address)
+    script = """() => {
+        const { store } = window.Playground;
+        const item = (event, rest) => ({ line: JSON.stringify(event), ...rest });
+        const base = { type: "round", arm: "target", drafted: [], draft_seconds: 0, verify_seconds: 0.01, host_seconds: 0, total_variation: null, finish_reason: null };
+        const figures = (n) => ({ tokens: n, rounds: n - 1, tpot_s: 0.01, counts: {}, acceptance_by_position: [] });
+        const items = [];
+        for (let n = 0; n < 2000; n++) items.push(item({ ...base, index: n, final: { id: 1, provenance: "target", p: 1, alternatives: [], residual: [] } }, { texts: [" word"], drafts: [], clock: 0.01 * (n + 1), figures: figures(n + 1), agreed: 0, diverged: null }));
+        store.show(items);
+        const elements = [...document.querySelectorAll(".pane-target .tok")];
+        const more = item({ ...base, index: 2000, final: { id: 1, provenance: "target", p: 1, alternatives: [], residual: [] } }, { texts: [" end"], drafts: [], clock: 20.01, figures: figures(2001), agreed: 0, diverged: null });
+        let removed = 0;
+        new MutationObserver((records) => records.forEach((record) => (removed += record.removedNodes.length))).observe(document.querySelector(".pane-target .pane-text"), { childList: true });
+        store.run.add(more);
+        store.tell("items");
+        return new Promise((done) => setTimeout(() => done([elements.length, document.querySelectorAll(".pane-target .tok").length, elements.every((each) => each.isConnected), removed])));
+    }"""
+    assert page.evaluate(script) == [2000, 2001, True, 0]
