@@ -13,7 +13,7 @@ import inspect
 import operator
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, TypeVar
 
 import numpy as np
@@ -50,7 +50,7 @@ class Verdict:
     num_accepted: int
     final_id: int
     judgements: tuple[Judgement, ...] = ()
-    residual: Probs | None = None
+    residual: Probs | None = field(default=None, compare=False)
 
 
 class Acceptor(ABC):
