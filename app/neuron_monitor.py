@@ -6,6 +6,7 @@ this process's part is read. Format: AWS Neuron documentation, Neuron Monitor Us
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import resource
@@ -104,6 +105,7 @@ class MemoryMonitor:
         with self._lock:
             process, self._process = self._process, None
         if process is not None:
+            atexit.unregister(self.close)
             process.terminate()
             process.wait()
 
@@ -124,6 +126,7 @@ class MemoryMonitor:
                 f"neuron-monitor could not be started ({error.strerror}), so this is the process's main memory."
             )
             return
+        atexit.register(self.close)  # it would outlive this process
         self._note = "neuron-monitor has not reported on this process yet, so this is its main memory."
         threading.Thread(target=self._follow, args=(self._process,), name="neuron-monitor", daemon=True).start()
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -445,7 +446,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    """Print the plan; exit code 0 where it works, 1 where it is refused."""
+    """Print the plan; exit code 0 where it works, 2 where it is refused, with the reason on standard error."""
     result = plan(
         args.instance,
         args.target,
@@ -456,7 +457,9 @@ def main(args: argparse.Namespace) -> int:
         draft_tp=args.draft_tp_degree,
     )
     print(json.dumps(result.to_dict(), indent=2) if args.json else render_text(result))
-    return 0 if result.ok else 1
+    if not result.ok:
+        print(result.refusals[0], file=sys.stderr)
+    return 0 if result.ok else 2
 
 
 # --- the parts of a plan ---

@@ -275,9 +275,12 @@ def test_json_says_what_the_plan_says(dtype: str, capsys: pytest.CaptureFixture[
     assert parts == pytest.approx(core["total_gb"], abs=0.03)
 
 
-def test_a_refused_plan_exits_with_1_and_its_reason(capsys: pytest.CaptureFixture[str]) -> None:
-    assert run_cli("--instance", "trn2.48xlarge") == 1
-    assert "refused: transformers-neuronx does not support trn2" in capsys.readouterr().out
+@pytest.mark.parametrize("flags", [(), ("--json",)])
+def test_a_refused_plan_exits_with_2_and_its_reason(capsys: pytest.CaptureFixture[str], flags: tuple[str, ...]) -> None:
+    assert run_cli("--instance", "trn2.48xlarge", *flags) == 2
+    printed = capsys.readouterr()
+    assert printed.err.startswith("transformers-neuronx does not support trn2")
+    assert printed.err.strip() in printed.out
 
 
 def test_the_text_names_the_load_order(capsys: pytest.CaptureFixture[str]) -> None:
