@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Dialog, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Dialog, Page, expect, sync_playwright
 
 from tests.pages import served, toy_session
 
@@ -24,6 +24,8 @@ FLAGS = [
 ]
 TIMEOUT_MS = 90_000  # for a machine busy with other things; no test waits that long where it is idle
 HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(2)>"
+
+expect.set_options(timeout=TIMEOUT_MS)
 
 Open = Callable[..., Page]
 
