@@ -26,7 +26,8 @@ BYTE_LEVEL = BYTES + 3
 CONTROLS = {b"<user>": USER, b"<assistant>": ASSISTANT, b"<stop>": STOP}
 READABLE = frozenset(b" abcdefghijklmnopqrstuvwxyz")
 
-DIGESTS = 8  # distant contexts a position can tell apart
+WOBBLE = 0.4  # how much the tokens before the last two move a logit
+DIGESTS = 2**61 - 1
 
 
 class ToyTokenizer:
@@ -64,7 +65,7 @@ class ToyTokenizer:
 
 
 class ToyModel:
-    """A table of logits indexed by the last two tokens and a digest of all tokens before them.
+    """A table of logits indexed by the last two tokens, moved a little by a digest of the whole context.
 
     known: ids below it can be produced, the padding from there to vocab_size and the `trimmed` ids have logit -inf.
     agreement: None for a target; for a draft how its table relates to that of the target with the same seed
@@ -104,7 +105,7 @@ class ToyModel:
         self.windows = windows
         self.max_sequences = max_sequences
         self.bit_identical = window_noise == 0
-        self.num_parameters = self.known**2 * vocab_size * DIGESTS
+        self.num_parameters = self.known**2 * vocab_size
         self.delay = delay
         self.passes = 0
         self.open_sequences = 0
@@ -136,11 +137,15 @@ class ToyModel:
         if len(token_ids) == self._broken_at:
             return np.full(self.vocab_size, np.nan, np.float32)
         before, last = ([-1, *token_ids])[-2:]
-        row = self._row(before, last, digest % DIGESTS)
+        row = self._row(before, last) + self._wobble(digest)
         if self._script:
-            row = row.copy()
-            row[self._scripted(token_ids)] += 25
+            row[self._scripted(token_ids)] = row.max() + 12
         return row
+
+    def _wobble(self, digest: int) -> Logits:
+        sign = -WOBBLE if self._agreement == "adversarial" else WOBBLE
+        angles = digest / DIGESTS * np.arange(7, 7 + self.vocab_size, dtype=np.float64)
+        return (sign * np.cos(2 * np.pi * angles)).astype(np.float32)
 
     def _scripted(self, token_ids: list[int]) -> int:
         """What follows the longest beginning of the script that the context ends with."""
@@ -152,8 +157,8 @@ class ToyModel:
         wrong = {None: False, "same": False, "good": said % 4 == 3}.get(self._agreement, True)
         return script[said] ^ 1 if wrong else script[said]
 
-    def _make_row(self, before: int, last: int, digest: int) -> Logits:
-        where = [self._seed, before + 1, last + 1, digest]
+    def _make_row(self, before: int, last: int) -> Logits:
+        where = [self._seed, before + 1, last + 1]
         table = np.random.default_rng([*where, 0]).standard_normal(self.known)
         if self._agreement not in (None, "same"):
             own = np.random.default_rng([*where, 1]).standard_normal(self.known)
@@ -291,6 +296,6 @@ def _digests(token_ids: Ids[int], digest: int = 0) -> list[int]:
     """The digests of every beginning of `token_ids`, the first that of nothing (given)."""
     digests = [digest]
     for token in token_ids:
-        digest = (digest * 1_000_003 + token + 1) % (2**61 - 1)
+        digest = (digest * 1_000_003 + (token + 1) * 0x9E3779B97F4A7C15) % DIGESTS
         digests.append(digest)
     return digests
