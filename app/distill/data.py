@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from app.backends.openvino_teacher import TeacherGraph
 
 CATEGORIES = (*OPENERS, *(f"{name} of a passage" for name in PASSAGES))
-TEMPERATURES, SHARES = (0.0, 0.7, 1.0), (0.40, 0.25, 0.35)
-INSTRUCTION_TEMPERATURES = (0.8, 1.0)
+TEMPERATURES, SHARES = (0.0, 0.7, 1.0), (0.50, 0.25, 0.25)
+INSTRUCTION_TEMPERATURES = (0.7, 0.9)
 
 
 @dataclass(frozen=True, slots=True)

@@ -82,6 +82,7 @@ def pack(
 def write_sums(folder: Path) -> None:
     """SHA256SUMS of configuration and weights, as sha256sum writes and checks it."""
     names = ("config.json", "model.safetensors")
+    (folder / "model.safetensors").chmod(0o644)  # safetensors makes it private
     lines = [f"{hashlib.sha256((folder / name).read_bytes()).hexdigest()}  {name}\n" for name in names]
     (folder / "SHA256SUMS").write_text("".join(lines), encoding="utf-8")
 
