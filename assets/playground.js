@@ -223,20 +223,35 @@
       this.element = h("section", { class: "plot", "aria-label": "Time per output token" }, h("h4", {}, term("Time per output token", "TPOT"), " as the text grows"), this.area);
       this.element.hidden = !figure;
       this.due = 0;
-      if (figure) this.#load(url);
+      this.url = url;
+      if (figure) this.#watch();
     }
 
-    #load(url) {
-      if (window.Plotly) return this.#begin();
-      const script = h("script", { src: url, onload: () => this.#begin(), onerror: () => (this.element.hidden = true) });
-      document.head.append(script);
+    /** Plotly is large: it is fetched when its plot comes into view, and drawn to only while it is. */
+    #watch() {
+      new IntersectionObserver((entries) => {
+        this.seen = entries.at(-1).isIntersecting;
+        if (this.seen) this.#begin().then(() => this.update(true));
+      }, { rootMargin: "80px" }).observe(this.element);
     }
 
+    /** Resolves once there is a plot to draw to. */
     #begin() {
-      this.ready = true;
-      this.#dress();
-      new ResizeObserver(() => this.area.clientWidth && this.ready && window.Plotly.Plots.resize(this.area)).observe(this.area);
-      new MutationObserver(() => this.#dress()).observe(document.body, { attributeFilter: ["class"] });
+      this.begun ??= new Promise((resolve) => {
+        if (window.Plotly) return resolve();
+        const failed = () => (this.element.hidden = true);
+        document.head.append(h("script", { src: this.url, onload: resolve, onerror: failed }));
+      }).then(() => {
+        new ResizeObserver(() => this.area.clientWidth && window.Plotly.Plots.resize(this.area)).observe(this.area);
+        let dark = document.body.classList.contains("dark");
+        new MutationObserver(() => {
+          if (dark === document.body.classList.contains("dark")) return;
+          dark = !dark;
+          this.#dress();
+        }).observe(document.body, { attributeFilter: ["class"] });
+        return this.#dress();
+      });
+      return this.begun;
     }
 
     /** Colours of the page as it is now, light or dark. */
@@ -255,11 +270,11 @@
       layout.hoverlabel = { bgcolor: colour("panel"), bordercolor: colour("line"), font: { color: colour("ink") } };
       this.data = data;
       this.layout = layout;
-      window.Plotly.newPlot(this.area, data, layout, config).then(() => this.update(true));
+      return window.Plotly.newPlot(this.area, data, layout, config).then(() => this.update(true));
     }
 
     update(now = false) {
-      if (!this.ready || !this.data || !this.area.clientWidth) return;
+      if (!this.data || !this.seen) return;
       const moment = performance.now();
       if (!now && moment < this.due) return;
       this.due = moment + 300;
@@ -279,8 +294,10 @@
       window.Plotly.react(this.area, this.data, { ...this.layout, datarevision: moment, xaxis: { ...this.layout.xaxis, range: [0, longest * 1.02] }, yaxis: { ...this.layout.yaxis, range: [0, top] } });
     }
 
-    save() {
-      if (!this.ready) return;
+    async save() {
+      await this.#begin();
+      this.seen = true;
+      this.update(true);
       window.Plotly.downloadImage(this.area, { format: "png", scale: 2, width: 1100, height: 420, filename: "tpot" });
     }
   }

@@ -20,7 +20,7 @@ from app import trace
 from app.errors import PlaygroundError, TraceError
 from app.metrics import DEFINITIONS, Metrics
 from app.trace import Arms, Event, ModelCard, Request, Sampling, Trace
-from app.ui import about, assets, plots
+from app.ui import about, assets, hardware, plots
 from app.ui.export import export_html
 from app.ui.live import Line, stream
 from app.ui.render import items
@@ -94,6 +94,8 @@ def build_page(
                     apply_default_css=False,
                     elem_id="rounds-view",
                 )
+            with gr.Tab("Hardware", id="hardware"):
+                hardware.build()
             with gr.Tab("About", id="about"):
                 gr.HTML(about.page(session), apply_default_css=False, elem_id="about-text")
         if session is not None:

@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Dialog, Page, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Dialog, Page, Request, expect, sync_playwright
 
 from tests.pages import served, toy_session
 
@@ -40,20 +40,28 @@ def browser() -> Iterator[Browser]:
         browser.close()
 
 
+@pytest.fixture(scope="session")
+def context(browser: Browser) -> BrowserContext:
+    """One person's browser: what it has fetched and kept, the pages of all tests share."""
+    return browser.new_context(accept_downloads=True)
+
+
 @pytest.fixture
-def open_page(browser: Browser) -> Iterator[Open]:
-    """Opens addresses; at the end nothing may have failed, popped up, or been asked of another host."""
-    contexts: list[BrowserContext] = []
+def open_page(browser: Browser, context: BrowserContext) -> Iterator[Open]:
+    """Opens addresses, in a browser of their own where they have options.
+
+    At the end nothing may have failed, popped up, or been asked of another host.
+    """
+    pages: list[Page] = []
     faults: list[str] = []
 
     def open_(address: str, **options: Any) -> Page:
-        context = browser.new_context(accept_downloads=True, **options)
-        context.set_default_timeout(TIMEOUT_MS)
-        contexts.append(context)
-        page = context.new_page()
+        page = (browser.new_context(accept_downloads=True, **options) if options else context).new_page()
+        page.set_default_timeout(TIMEOUT_MS)
+        pages.append(page)
         host = urlsplit(address).netloc
 
-        def on_request(request: Any) -> None:
+        def on_request(request: Request) -> None:
             url = urlsplit(request.url)
             if url.scheme in ("http", "https", "ws", "wss") and url.netloc != host:
                 faults.append(f"asked another host: {request.url}")
@@ -75,8 +83,11 @@ def open_page(browser: Browser) -> Iterator[Open]:
         return page
 
     yield open_
-    for context in contexts:
-        context.close()
+    for page in pages:
+        if page.context is context:
+            page.close()
+        else:
+            page.context.close()
     assert not faults
 
 

@@ -65,7 +65,8 @@ def test_full_run_shows_what_the_trace_says(open_page: Open, address: str) -> No
     assert figure(page, "speculative.acceptance_rate").endswith("%")
     assert float(figure(page, "target.tpot_s")) == pytest.approx(1000 * target["tpot_s"], abs=0.051)
     expect(page.locator(".message")).to_have_text(f"The same {target['tokens']} tokens, bit for bit.")
-    page.wait_for_function("document.querySelectorAll('.plot-area .scatterlayer .trace').length > 0")
+    page.locator(".plot").scroll_into_view_if_needed()
+    expect(page.locator(".plot-area .scatterlayer .trace")).to_have_count(4)
 
 
 @pytest.mark.parametrize("kind", ["accepted", "corrected", "rejected", "bonus"])

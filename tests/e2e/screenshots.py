@@ -1,0 +1,44 @@
+"""The README's pictures, of the embedded pair as it is: python -m tests.e2e.screenshots"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from playwright.sync_api import sync_playwright
+
+from app import pairs
+from app.session import Session
+from tests.e2e.conftest import FLAGS
+from tests.e2e.test_playground import FINISHED
+from tests.pages import served
+
+FOLDER = Path(__file__).resolve().parents[2] / "assets" / "screenshots"
+SIZE = {"width": 1360, "height": 1000}
+
+
+def main() -> None:
+    FOLDER.mkdir(exist_ok=True)
+    session = Session(pairs.load(pairs.PairOptions()))
+    executable = shutil.which("chromium") or shutil.which("chromium-browser")
+    with served(session) as address, sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=executable, args=FLAGS)
+        for scheme in ("light", "dark"):
+            page = browser.new_context(viewport=SIZE, color_scheme=scheme).new_page()  # type: ignore[arg-type]
+            page.set_default_timeout(180_000)
+            page.goto(address)
+            page.locator(".pg-view").wait_for()
+            for _ in range(2):  # the first run warms the pair up
+                page.locator("#run").click()
+                page.wait_for_function("window.Playground.store.live")
+                page.wait_for_function(FINISHED)
+            page.locator(".pane-speculative .tok.k-corrected").nth(1).hover()
+            page.locator(".pg-card").wait_for()
+            path = FOLDER / f"{scheme}.png"
+            page.screenshot(path=path)
+            print(path, f"{path.stat().st_size / 1000:.0f} kB")
+        browser.close()
+
+
+if __name__ == "__main__":
+    main()

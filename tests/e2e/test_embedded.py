@@ -1,0 +1,28 @@
+"""One run of the real pair in a real browser: what a person sees after pressing Run for the first time."""
+
+from __future__ import annotations
+
+from playwright.sync_api import expect
+
+from app import metrics
+from app.pairs import Pair
+from app.session import Session
+from tests.e2e.conftest import Open
+from tests.e2e.test_playground import figure, finish, pane_text, start
+from tests.pages import served
+
+
+def test_first_run_of_the_embedded_pair(open_page: Open, embedded: Pair) -> None:
+    with served(Session(embedded)) as address:
+        page = open_page(address)
+        expect(page.locator(".pair-card")).to_contain_text("SmolLM2-135M-Instruct")
+        start(page, 40)
+        summary = metrics.summary(finish(page))
+        arms = summary["arms"]
+        assert summary["first_divergence"] is None
+        assert arms["target"]["token_ids"] == arms["speculative"]["token_ids"]
+        assert pane_text(page, "target") == pane_text(page, "speculative") == arms["target"]["text"]
+        assert "transformer" in arms["target"]["text"].lower()
+        assert arms["speculative"]["accepted"] > 0
+        assert figure(page, "speedup").endswith("×")
+        expect(page.locator(".message")).to_contain_text("bit for bit")
