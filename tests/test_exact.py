@@ -394,10 +394,10 @@ def test_exact_text_of_both_arms_at_any_temperature(pair: str, name: str) -> Non
     texts = set()
     for seed, setting in enumerate([*SETTINGS.values(), Sampling(1e-3), Sampling(1.0, top_p=1e-6)]):
         sampling = replace(setting, seed=seed)
-        alone = text(PAIRS[pair], name, sampling, 1, alone=True)
+        alone = text(PAIRS[pair], name, sampling, 1, max_tokens=20, alone=True)
         texts.add(alone)
-        for k in (2, 5, 16):
-            assert text(PAIRS[pair], name, sampling, k) == alone
+        for k in (3, 16):
+            assert text(PAIRS[pair], name, sampling, k, max_tokens=20) == alone
     assert len(texts) > 4
 
 
