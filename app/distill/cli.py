@@ -53,6 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     train.add_argument("--rate", type=float, default=1.5e-3)
     train.add_argument("--decay", type=float, default=0.6, help="last share of the run in which the rate falls")
     train.add_argument("--late", type=float, default=0.2, help="last share of the run with total variation in the loss")
+    train.add_argument("--minutes", type=float, help="train so long by the clock, instead of --tokens")
     train.add_argument("--start", type=Path, metavar="RUN", help="begin from the draft of an earlier run, a folder")
     for name in ("train", "pack"):
         made[name].add_argument("--run", default="run", help="name of the training run")
@@ -183,8 +184,9 @@ def _train(args: argparse.Namespace) -> None:
         train.initialise(student, examples, output, args.batch)
     answered = corpus.read(_folders(args.work, "held_out"))
     data = train.held_out(answered, output, student.kept_ids) if answered else None
+    tokens = int(args.tokens) if args.minutes is None else sys.maxsize
     recipe = train.Recipe(
-        tokens=int(args.tokens), batch=args.batch, rate=args.rate, decay=args.decay, late=args.late, seed=args.seed
+        tokens, args.batch, args.rate, args.decay, late=args.late, seed=args.seed, minutes=args.minutes
     )
     train.train(student, examples, output, recipe, folder, data)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -23,7 +24,9 @@ from app.distill.student import Student, ridge
 class Recipe:
     """tokens: teacher's tokens to be seen. batch: padded tokens a step. rate: after `warmup` steps it stays, and falls
     in a straight line to `floor` times itself over the last `decay` of the run. late: the last share of the run, with
-    total variation of weight `late_weight` in the loss."""
+    total variation of weight `late_weight` in the loss. minutes: if given, the run is that long by the clock instead,
+    whatever the tokens; it can then not be repeated exactly. asked_weight, cold_weight: weights in the loss of tokens of
+    instructions and of answers at T = 0, beside 1 for answers above it."""
 
     tokens: int
     batch: int = 1536
@@ -33,6 +36,9 @@ class Recipe:
     warmup: int = 40
     late: float = 0.2
     late_weight: float = 0.7
+    asked_weight: float = 0.5
+    cold_weight: float = 1.5
+    minutes: float | None = None
     seed: int = 0
 
 
@@ -81,15 +87,28 @@ def initialise(student: Student, examples: list[Example], output: Tensor, batch:
         student.lm_head.weight.copy_(ridge(own, teacher, output[student.kept_ids]))
 
 
-def loss(student_logits: Tensor, teacher_logits: Tensor, tv_weight: float) -> Tensor:
-    """(1 - tv_weight) KL(p || q) + tv_weight TV(p, q), mean over rows; both softmaxes over the kept ids."""
+def kinds(batch: list[Example], recipe: Recipe) -> tuple[Tensor, Tensor]:
+    """For the positions of `rows`: (drawn at a temperature above 0, bool [n]; weight in the loss, float [n])."""
+    hot, weights = [], []
+    for e in batch:
+        asked = np.flatnonzero(e.scored) < e.answer  # instructions are never drawn at 0, nor by a draft
+        hot.append(asked | (e.temperature > 0))
+        weights.append(np.where(asked, recipe.asked_weight, 1.0 if e.temperature else recipe.cold_weight))
+    return torch.from_numpy(np.concatenate(hot)), torch.from_numpy(np.concatenate(weights).astype(np.float32))
+
+
+def loss(student_logits: Tensor, teacher_logits: Tensor, weights: Tensor, tv_weight: Tensor | None = None) -> Tensor:
+    """Weighted mean over rows of (1 - tv_weight) KL(p || q) + tv_weight TV(p, q), both over the kept ids. tv_weight [n].
+
+    sum(min(p, q)) = 1 - TV is what decides acceptance above T = 0; KL learns faster.
+    """
     log_q = functional.log_softmax(student_logits, 1)
     log_p = functional.log_softmax(teacher_logits, 1)
-    kl = functional.kl_div(log_q, log_p, reduction="batchmean", log_target=True)
-    if not tv_weight:
-        return kl
-    tv = 0.5 * (log_q.exp() - log_p.exp()).abs().sum(1).mean()
-    return (1 - tv_weight) * kl + tv_weight * tv
+    kl = functional.kl_div(log_q, log_p, reduction="none", log_target=True).sum(1)
+    if tv_weight is not None:
+        tv = 0.5 * (log_q.exp() - log_p.exp()).abs().sum(1)
+        kl = (1 - tv_weight) * kl + tv_weight * tv
+    return (weights * kl).sum() / weights.sum()
 
 
 def optimiser(student: Student, rate: float) -> torch.optim.AdamW:
@@ -160,27 +179,31 @@ def train(
     output: the target's output layer [vocab, D]. Writes `curve.jsonl` and `state.pt` as it goes.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    torch.manual_seed(recipe.seed)
     optim = optimiser(student, recipe.rate)
-    seen, step, epoch, at = 0, 0, 0, 0
+    seen, step, epoch, at, began = 0, 0, 0, 0, time.monotonic()
     state = folder / "state.pt"
     if state.exists():
         saved = torch.load(state, weights_only=True)
         student.load_state_dict(saved["student"])
         optim.load_state_dict(saved["optim"])
         seen, step, epoch, at = saved["at"]
+        began -= saved["seconds"]
     teacher_rows = output[student.kept_ids].contiguous()
-    if seen >= recipe.tokens:
+
+    def share() -> float:
+        """How much of the run is done."""
+        return seen / recipe.tokens if recipe.minutes is None else (time.monotonic() - began) / 60 / recipe.minutes
+
+    if share() >= 1:
         return
-    progress = Progress("training", recipe.tokens)
-    progress.resume(seen)
+    progress = Progress("training", 1000)
+    progress.resume(int(1000 * share()))
     running = float("nan")
 
     def save() -> None:
         partial = state.with_suffix(".partial")
-        torch.save(
-            {"student": student.state_dict(), "optim": optim.state_dict(), "at": [seen, step, epoch, at]}, partial
-        )
+        place = {"at": [seen, step, epoch, at], "seconds": time.monotonic() - began}
+        torch.save({"student": student.state_dict(), "optim": optim.state_dict(), **place}, partial)
         partial.replace(state)
 
     def report() -> None:
@@ -191,26 +214,28 @@ def train(
     (folder / "recipe.json").write_text(json.dumps(asdict(recipe)))
     if not step:
         report()
-    marks = [round(recipe.tokens * share / 8) for share in range(1, 8)]
-    while seen < recipe.tokens:
+    marks = [mark / 8 for mark in range(1, 8) if mark / 8 > share()]
+    while share() < 1:
         order = list(corpus.batches(examples, recipe.batch, recipe.seed, epoch))
-        while at < len(order) and seen < recipe.tokens:
-            done = seen / recipe.tokens
+        while at < len(order) and (done := share()) < 1:
             falling = max(0.0, (done - 1 + recipe.decay) / recipe.decay) if recipe.decay else 0.0
             factor = min(1.0, (step + 1) / recipe.warmup) * (1 - (1 - recipe.floor) * falling)
             for group in optim.param_groups:
                 group["lr"] = recipe.rate * group["scale"] * factor
             own, teacher = rows(student, order[at])
             kept = teacher @ teacher_rows.T
-            value = loss(student.lm_head(own), kept, recipe.late_weight if done > 1 - recipe.late else 0.0)
+            # at T = 0 only the argmax counts, which total variation does not help
+            hot, weights = kinds(order[at], recipe)
+            late = recipe.late_weight * hot if done > 1 - recipe.late else None
+            value = loss(student.lm_head(own), kept, weights, late)
             optim.zero_grad(set_to_none=True)
             value.backward()
             torch.nn.utils.clip_grad_norm_(student.parameters(), 1.0)
             optim.step()
             running = value.item() if math.isnan(running) else 0.98 * running + 0.02 * value.item()
             seen, step, at = seen + len(own), step + 1, at + 1
-            progress.step(f"loss {running:.3f}", len(own))
-            while marks and seen >= marks[0]:
+            progress.step(f"{seen} tokens, loss {running:.3f}", int(1000 * share()) - progress.count)
+            if marks and share() >= marks[0]:
                 marks.pop(0)
                 report()
                 save()
