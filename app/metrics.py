@@ -335,15 +335,16 @@ def token_kind(text: str) -> str:
 
 def acceptance_by_kind(trace: Iterable[Event]) -> dict[str, tuple[int, int]]:
     """For each kind of drafted token: how many were accepted, of how many judged (accepted or rejected)."""
-    pieces: dict[int, str] = {}
+    kinds: dict[int, str] = {}
     found: dict[str, tuple[int, int]] = {}
     for event in trace:
         if isinstance(event, TokenTexts):
-            pieces.update(event.pieces)
+            kinds |= {id_: token_kind(join_pieces([piece])) for id_, piece in event.pieces.items()}
+            kinds |= dict.fromkeys(event.special, "control")
         elif isinstance(event, Round):
             for token in event.drafted:
                 if token.state != "discarded":
-                    kind = token_kind(join_pieces([pieces.get(token.id, "")]))
+                    kind = kinds.get(token.id, "other")
                     accepted, judged = found.get(kind, (0, 0))
                     found[kind] = (accepted + (token.state == "accepted"), judged + 1)
     return dict(sorted(found.items(), key=lambda entry: -entry[1][1]))

@@ -122,6 +122,7 @@
       if (!target || !speculative) return "";
       const ahead = speculative.figures.tokens - target.figures.tokens;
       if (!store.live && (time === Infinity || time >= duration)) {
+        if (target.figures.tokens !== speculative.figures.tokens) return "";
         const gap = target.clock - speculative.clock;
         return Math.abs(gap) < 0.005 ? "a dead heat" : `${gap > 0 ? "speculative" : "target only"} done ${format.seconds(Math.abs(gap))} earlier`;
       }

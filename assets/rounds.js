@@ -105,7 +105,8 @@
       this.where.textContent = `round ${shown.index} of ${rounds.length - 1}`;
       const text = this.arm.tokens.slice(0, shown.figures.tokens).map((token) => (token.special ? "" : token.text)).join("");
       const fresh = shown.tokens.map((token) => (token.special ? "" : token.text)).join("");
-      this.tail.replaceChildren(text.slice(0, text.length - fresh.length).slice(-160), h("mark", {}, fresh));
+      const before = text.slice(0, text.length - fresh.length);
+      this.tail.replaceChildren(before.length > 160 ? `… ${before.slice(-160)}` : before, h("mark", {}, fresh));
       this.list.querySelector(".shown")?.classList.remove("shown");
       const element = this.list.children[shown.index];
       element?.classList.add("shown");

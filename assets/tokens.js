@@ -124,17 +124,16 @@
     return h("span", { class: "bar" }, fill);
   };
 
-  const alternatives = (title, list, chosen, side) =>
-    h(
-      "div",
-      { class: `alts alts-${side}` },
-      h("h5", {}, title),
-      ...list.map((other) => {
-        const row = h("div", { class: other.id === chosen ? "alt chosen" : "alt" }, h("code", {}, store.run.label(other.id)), bar(other.warped_prob, side), h("b", {}, format.chance(other.warped_prob)));
-        row.title = `model ${format.chance(other.model_prob)}, after the warp ${format.chance(other.warped_prob)}`;
-        return row;
-      }),
-    );
+  /** Likeliest first; the token itself follows with its probability where it is not among them. */
+  const alternatives = (title, list, chosen, side, probability) => {
+    const known = probability === undefined || list.some((other) => other.id === chosen);
+    const shown = known ? list : [...list, { id: chosen, warped_prob: probability }];
+    const rows = shown.map((other) => {
+      const note = other.model_prob === undefined ? null : `model ${format.chance(other.model_prob)}, after the warp ${format.chance(other.warped_prob)}`;
+      return h("div", { class: other.id === chosen ? "alt chosen" : "alt", title: note }, h("code", {}, store.run.label(other.id)), bar(other.warped_prob, side), h("b", {}, format.chance(other.warped_prob)));
+    });
+    return h("div", { class: `alts alts-${side}` }, h("h5", {}, title), ...rows);
+  };
 
   const coin = (drafted) => {
     const kept = drafted.state === "accepted";
@@ -184,10 +183,10 @@
       );
       if (drafted.u !== null && drafted.threshold !== null) content.push(coin(drafted));
       else if (drafted.state !== "discarded") content.push(h("p", { class: "card-note" }, "This acceptor flips no coin for it."));
-      content.push(h("div", { class: "alt-columns" }, alternatives("target's likeliest", drafted.target_alternatives, token.id, "target"), alternatives("draft's likeliest", drafted.draft_alternatives, token.id, "draft")));
+      content.push(h("div", { class: "alt-columns" }, alternatives("target's likeliest", drafted.target_alternatives, token.id, "target", drafted.p), alternatives("draft's likeliest", drafted.draft_alternatives, token.id, "draft", drafted.q)));
     } else {
       content.push(h("div", { class: "pq" }, h("span", {}, "p target"), bar(final.p, "target"), h("b", { "data-figure": "p" }, format.chance(final.p))));
-      const columns = [alternatives("target's likeliest", final.alternatives, token.id, "target")];
+      const columns = [alternatives("target's likeliest", final.alternatives, token.id, "target", final.p)];
       if (final.residual.length) columns.push(alternatives("residual, drawn from", final.residual, token.id, "draft"));
       content.push(h("div", { class: "alt-columns" }, ...columns));
     }

@@ -8,7 +8,7 @@ import pytest
 
 from app import metrics, trace
 from app.metrics import Metrics
-from tests.traces import SPECULATIVE, arm_of, speculative_round, started, target_arm, texts
+from tests.traces import SPECULATIVE, arm_of, drafted, speculative_round, started, target_arm, texts
 from tests.traces import trace as both_arms
 
 
@@ -144,3 +144,28 @@ def test_figures_survive_a_trace_file() -> None:
 def test_every_definition_is_a_sentence() -> None:
     for term, text in metrics.DEFINITIONS.items():
         assert text.endswith("."), term
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        (" cat", "words"),
+        ("don't", "words"),
+        ("42", "digits"),
+        (".", "punctuation"),
+        ("—", "punctuation"),
+        ("\n\n", "whitespace"),
+        (" {", "code"),
+        ("==", "code"),
+        ("é", "words"),
+        ("☃", "other"),
+    ],
+)
+def test_kinds_of_tokens(text: str, kind: str) -> None:
+    assert metrics.token_kind(text) == kind
+
+
+def test_acceptance_by_kind_leaves_out_drafts_never_judged() -> None:
+    stop = drafted(0, "rejected")
+    events = [*both_arms()[:-1], speculative_round(4, (drafted(2, "accepted"), stop, drafted(7, "discarded")), None)]
+    assert metrics.acceptance_by_kind(events) == {"words": (5, 6), "control": (0, 1)}
