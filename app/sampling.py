@@ -22,7 +22,7 @@ Ids = NDArray[np.intp]
 
 MAX_TEMPERATURE = 10.0
 MAX_SEED = 2**63 - 1
-NUCLEUS_GUESSES = (64, 2048)  # tokens, tried in turn before the whole row is sorted
+NUCLEUS_GUESSES = (256, 4096)  # tokens, tried in turn before the whole row is sorted
 BLOCK = 256  # of the two-level cumulative sum
 
 
