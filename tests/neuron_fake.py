@@ -71,7 +71,7 @@ class Runtime:
         self.cores = tp_degree
 
 
-class NeuronModelBase(torch.nn.Module):
+class NeuronModelBase:
     runtime: Runtime
 
     @classmethod
@@ -91,7 +91,6 @@ class NeuronModelBase(torch.nn.Module):
         context_length_estimate: int | list[int] | None = None,
         neuron_config: Any = None,
     ) -> None:
-        super().__init__()
         assert batch_size == 1, "the contract is for batch 1"
         assert amp in DTYPES, amp
         assert neuron_config is None, "on_device_generation and continuous batching stay off"
@@ -150,6 +149,9 @@ class NeuronModelBase(torch.nn.Module):
         return [hashlib.sha256(repr((shape, kind)).encode()).hexdigest()[:20] + ".neff" for kind in kinds]
 
     # --- the two primitives ---
+
+    def __call__(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+        return self.forward(*args, **kwargs)
 
     def forward(
         self, input_ids: torch.Tensor, cache_ids: torch.Tensor | None = None, start_ids: torch.Tensor | None = None
