@@ -14,12 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app import model
-from app.acceptance import Acceptor, Verdict
-from app.drafting import NUM_ALTERNATIVES, Drafter, Proposal, not_finite
-from app.sampling import Noise, NonFiniteLogits, residual_alternatives, top_alternatives, warp
-from app.trace import Arm, DraftedToken, FinalToken, FinishReason, Provenance, Round, Sampling, State
+from app.acceptance import Acceptor, Judgement, Verdict
+from app.drafting import Drafter, Proposal, not_finite
+from app.sampling import Noise, NonFiniteLogits, alternatives, residual_alternatives, top_alternatives, warp
+from app.trace import Alternative, Arm, DraftedToken, FinalToken, FinishReason, Provenance, Round, Sampling, State
 
-NO_PROPOSAL = Proposal((), np.empty((0, 0), np.float32), (), 0.0)
+NO_PROPOSAL = Proposal((), np.empty((0, 0), np.float32), np.empty((0, 0), np.float32), 0.0)
+NUM_ALTERNATIVES = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +48,7 @@ def decode(
 
     prompt: token ids, 1 <= len <= n_positions - 1. drafter None: the target alone. Every pass feeds what the cache
     lacks (`context[sequence.length:]`) and rolls back what was not kept, so a fully accepted window is no special
-    case. Raises ModelError for logits that are not finite, or an acceptor's fault.
+    case. An arm's time ends where its tokens are known: building the event is not counted. Raises ModelError for logits that are not finite, or an acceptor's fault.
     """
     assert 0 < len(prompt) < limits.n_positions, (len(prompt), limits.n_positions)
     arm: Arm = "target" if drafter is None else "speculative"
@@ -73,16 +74,18 @@ def decode(
         except NonFiniteLogits as error:
             raise not_finite(target_name, position + error.row) from None
         verdict = acceptor(proposal.ids, proposal.probs, target_probs, round_noise)
-        judged = len(verdict.judgements)
-        distance = acceptor.total_variation(proposal.ids[:judged], proposal.probs[:judged], target_probs[: judged + 1])
-        drafted, final = _judged(proposal, verdict, logits, target_probs, limits.stop_ids)
-        tokens = [token.id for token in drafted if token.state == "accepted"]
-        tokens += [] if final is None else [final.id]
+        tokens = _emitted(proposal.ids, verdict, limits.stop_ids)
         context += tokens
         emitted += len(tokens)
         target.rollback(min(target.length, len(context) - 1))
         finish = _finish(tokens[-1], emitted, len(context), limits)
         host_seconds = clock() - begin - draft_seconds - verify_seconds
+
+        # The arm is done with its round. What follows looks inside it for the viewer, and is no arm's time.
+        judged = len(verdict.judgements)
+        distance = acceptor.total_variation(proposal.ids[:judged], proposal.probs[:judged], target_probs[: judged + 1])
+        drafted = _drafted(proposal, verdict, len(tokens), logits, target_probs)
+        final = _final(verdict, len(drafted), logits, target_probs) if len(tokens) > verdict.num_accepted else None
         yield Round(index, arm, drafted, final, draft_seconds, verify_seconds, host_seconds, distance, finish)
         if finish is not None:
             return
@@ -97,47 +100,44 @@ def _finish(last: int, emitted: int, length: int, limits: Limits) -> FinishReaso
     return "context" if length >= limits.n_positions else None
 
 
-def _judged(
-    proposal: Proposal,
-    verdict: Verdict,
-    logits: NDArray[np.float32],
-    target_probs: NDArray[np.float32],
-    stop_ids: frozenset[int],
-) -> tuple[tuple[DraftedToken, ...], FinalToken | None]:
-    """The round's tokens with their verdicts. What follows an accepted stop token is discarded, the final included."""
-    count = len(proposal.ids)
-    stop = next((i for i in range(verdict.num_accepted) if proposal.ids[i] in stop_ids), count)
+def _emitted(draft_ids: Ids[int], verdict: Verdict, stop_ids: frozenset[int]) -> list[int]:
+    """The accepted tokens and the final one; nothing follows an accepted stop token."""
+    tokens = [*draft_ids[: verdict.num_accepted], verdict.final_id]
+    end = next((place for place, token in enumerate(tokens) if token in stop_ids), len(tokens))
+    return tokens[: end + 1]
+
+
+def _drafted(
+    proposal: Proposal, verdict: Verdict, emitted: int, logits: NDArray[np.float32], target_probs: NDArray[np.float32]
+) -> tuple[DraftedToken, ...]:
+    """The drafted tokens with their verdicts; those behind an accepted stop token were never judged."""
+    draft_alternatives = alternatives(proposal.logits, proposal.probs, NUM_ALTERNATIVES)
+    target_alternatives = alternatives(logits[:-1], target_probs[:-1], NUM_ALTERNATIVES)
+    stopped = emitted <= verdict.num_accepted
+    accepted = min(emitted, verdict.num_accepted)
     drafted = []
     for i, token in enumerate(proposal.ids):
-        state: State = (
-            "accepted" if i < verdict.num_accepted else "rejected" if i == verdict.num_accepted else "discarded"
-        )
-        judgement = verdict.judgements[i] if i < len(verdict.judgements) else None
-        if i > stop:
-            state, judgement = "discarded", None
-        drafted.append(
-            DraftedToken(
-                token,
-                state,
-                float(proposal.probs[i, token]),
-                float(target_probs[i, token]) if token < target_probs.shape[1] else 0.0,
-                None if judgement is None else judgement.u,
-                None if judgement is None else judgement.threshold,
-                proposal.alternatives[i],
-                top_alternatives(logits[i], target_probs[i], NUM_ALTERNATIVES),
-            )
-        )
-    if stop < verdict.num_accepted:
-        return tuple(drafted), None
-    row = verdict.num_accepted
-    provenance: Provenance = "target" if not count else "bonus" if row == count else "corrected"
-    final = FinalToken(
-        verdict.final_id,
-        provenance,
-        float(target_probs[row, verdict.final_id]),
-        top_alternatives(logits[row], target_probs[row], NUM_ALTERNATIVES),
-        ()
-        if verdict.residual is None
-        else residual_alternatives(verdict.residual, target_probs[row], NUM_ALTERNATIVES),
+        state: State = "accepted" if i < accepted else "rejected" if i == accepted and not stopped else "discarded"
+        judgement = Judgement()
+        if i < len(verdict.judgements) and not (stopped and i >= accepted):
+            judgement = verdict.judgements[i]
+        q = float(proposal.probs[i, token])
+        p = float(target_probs[i, token]) if token < target_probs.shape[1] else 0.0
+        coin = (judgement.u, judgement.threshold)
+        drafted.append(DraftedToken(token, state, q, p, *coin, draft_alternatives[i], target_alternatives[i]))
+    return tuple(drafted)
+
+
+def _final(
+    verdict: Verdict, drafted: int, logits: NDArray[np.float32], target_probs: NDArray[np.float32]
+) -> FinalToken:
+    """The target's own token behind the accepted ones."""
+    row, token = verdict.num_accepted, verdict.final_id
+    provenance: Provenance = "target" if not drafted else "bonus" if row == drafted else "corrected"
+    residual: tuple[Alternative, ...] = ()
+    if provenance == "corrected" and verdict.residual is not None:
+        residual = residual_alternatives(verdict.residual, target_probs[row], NUM_ALTERNATIVES)
+    p = float(target_probs[row, token])
+    return FinalToken(
+        token, provenance, p, top_alternatives(logits[row], target_probs[row], NUM_ALTERNATIVES), residual
     )
-    return tuple(drafted), final

@@ -13,21 +13,20 @@ from numpy.typing import NDArray
 
 from app import model
 from app.errors import ModelError
-from app.sampling import NonFiniteLogits, RoundNoise, top_alternatives, warp
-from app.trace import Alternative, Sampling
-
-NUM_ALTERNATIVES = 5
+from app.sampling import NonFiniteLogits, RoundNoise, warp
+from app.trace import Sampling
 
 Propose = Callable[[NDArray[np.float32], RoundNoise, int], int]
 
 
 @dataclass(frozen=True, slots=True)
 class Proposal:
-    """Drafted tokens [g], the warped distributions they were picked from [g, V], and the drafter's own time."""
+    """Drafted tokens [g], the warped distributions they were picked from and the logits behind those, float32 [g, V],
+    and the seconds of the drafter's own passes."""
 
     ids: tuple[int, ...]
     probs: NDArray[np.float32]
-    alternatives: tuple[tuple[Alternative, ...], ...]
+    logits: NDArray[np.float32]
     seconds: float
 
 
@@ -75,7 +74,7 @@ class ModelDrafter:
         feed = list(context[sequence.length :])
         ids: list[int] = []
         probs = np.empty((count, self._vocab_size), np.float32)
-        alternatives = []
+        kept_logits = np.empty_like(probs)
         seconds = 0.0
         for offset in range(count):
             begin = clock()
@@ -86,13 +85,12 @@ class ModelDrafter:
             except NonFiniteLogits:
                 raise not_finite(self._name, len(context) + offset) from None
             token = pick(row, noise, offset)
-            probs[offset] = row
-            alternatives.append(top_alternatives(logits[0], row, NUM_ALTERNATIVES))
+            probs[offset], kept_logits[offset] = row, logits[0]
             ids.append(token)
             if token in self._stop_ids:
                 break
             feed = [token]
-        return Proposal(tuple(ids), probs[: len(ids)], tuple(alternatives), seconds)
+        return Proposal(tuple(ids), probs[: len(ids)], kept_logits[: len(ids)], seconds)
 
     def close(self) -> None:
         self._sequence.close()
