@@ -422,20 +422,20 @@ def _count_arguments(rule: Any) -> int:
 
 
 class _Custom(Acceptor):
-    """The guard around a user's rule: whatever goes wrong inside is a sentence naming it and the fault."""
+    """The guard around a user's rule (`declared`): whatever goes wrong inside is a sentence naming it and the fault."""
 
     def __init__(self, spec: str, declared: Any, rule: Rule) -> None:
         self.name = spec
         self.description = (inspect.getdoc(declared) or "An acceptor of your own.").splitlines()[0]
         self.lossless = getattr(declared, "lossless", False) is True
         self.same_text = getattr(declared, "same_text", False) is True
-        self._declared = declared
+        self.declared = declared
         self._rule = rule
 
     def propose(self, draft_probs: Probs, noise: RoundNoise, offset: int) -> int:
-        if not hasattr(self._declared, "propose"):
+        if not hasattr(self.declared, "propose"):
             return super().propose(draft_probs, noise, offset)
-        token = self._guarded(lambda: operator.index(self._declared.propose(draft_probs, noise, offset)))
+        token = self._guarded(lambda: operator.index(self.declared.propose(draft_probs, noise, offset)))
         if not 0 <= token < draft_probs.size:
             raise self._fault(f"proposed token {token} of a vocabulary of {draft_probs.size}")
         return token
@@ -460,9 +460,9 @@ class _Custom(Acceptor):
         return Verdict(kept, final, tuple(judgements), residual)
 
     def total_variation(self, draft_ids: Sequence[int], draft_probs: Probs, target_probs: Probs) -> float | None:
-        if not hasattr(self._declared, "total_variation"):
+        if not hasattr(self.declared, "total_variation"):
             return None
-        return self._guarded(lambda: float(self._declared.total_variation(draft_ids, draft_probs, target_probs)))
+        return self._guarded(lambda: float(self.declared.total_variation(draft_ids, draft_probs, target_probs)))
 
     def _guarded(self, call: Callable[[], T]) -> T:
         try:

@@ -232,6 +232,7 @@ class Session:
             k=request.k,
             stop_ids=self._pair.tokenizer.stop_ids,
             seed=request.sampling.seed,
+            acceptor=getattr(self._custom, "declared", None),
         )
 
     def _texts(self, ids: set[int]) -> TokenTexts:

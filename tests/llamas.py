@@ -42,7 +42,7 @@ def weights(config: dict[str, Any], seed: int = 0, *, bias: bool = False) -> dic
     kv = config["num_key_value_heads"] * size
 
     def matrix(*shape: int) -> NDArray[np.float32]:
-        return (rng.standard_normal(shape) / np.sqrt(shape[-1])).astype(np.float32)
+        return np.asarray(rng.standard_normal(shape) / np.sqrt(shape[-1]), np.float32)
 
     tensors = {"model.embed_tokens.weight": matrix(config["vocab_size"], hidden) * 8}
     for layer in range(config["num_hidden_layers"]):
@@ -111,10 +111,10 @@ def reference_logits(
                 frequencies[i] = (1 - smooth) * frequency / rope["factor"] + smooth * frequency
 
     def norm(x: NDArray[np.float64], name: str) -> NDArray[np.float64]:
-        return x / np.sqrt((x**2).mean(-1, keepdims=True) + config["rms_norm_eps"]) * tensors[name]
+        return np.asarray(x / np.sqrt((x**2).mean(-1, keepdims=True) + config["rms_norm_eps"]) * tensors[name])
 
     def project(x: NDArray[np.float64], name: str) -> NDArray[np.float64]:
-        return x @ tensors[f"{name}.weight"].T.astype(np.float64) + tensors.get(f"{name}.bias", np.float32(0))
+        return np.asarray(x @ tensors[f"{name}.weight"].T.astype(np.float64) + tensors.get(f"{name}.bias", 0.0))
 
     def rotate(x: NDArray[np.float64]) -> NDArray[np.float64]:  # [T, heads, size]
         angles = np.arange(len(ids))[:, None] * frequencies

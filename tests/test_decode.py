@@ -200,6 +200,7 @@ def test_a_token_carries_its_probabilities_coin_and_alternatives() -> None:
             assert ranked == sorted(ranked, reverse=True)
             if token.state != "discarded":
                 assert token.u is not None
+                assert token.threshold is not None
                 assert token.threshold == pytest.approx(min(1.0, token.p / token.q))
                 assert (token.u < token.threshold) == (token.state == "accepted")
         if round_.final is not None and round_.final.provenance == "corrected":

@@ -934,3 +934,39 @@ def test_upstream_refuses_two_vocabularies(runtime: neuron_fake.Runtime, tmp_pat
     target, draft = load_pair(target_dir, draft_dir, tp_degree=1, n_positions=32, num_cores=2)
     with pytest.raises(RequestError, match="equal vocabularies"):
         next(run_upstream(target, draft, PROMPT, max_tokens=9, k=2, stop_ids=frozenset()))
+
+
+def test_a_neuron_pair_runs_from_its_options_to_the_last_event(
+    runtime: neuron_fake.Runtime, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the command line does: options, pair, session, both arms one after the other; then upstream's loop."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
+    from app import pairs, trace
+    from app.session import Session
+
+    monkeypatch.setattr(neuron, "_devices", lambda: [Path("/dev/neuron0")])
+    byte_level = Tokenizer(models.BPE({chr(ord("a") + i): i for i in range(V)}, []))
+    byte_level.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    byte_level.decoder = decoders.ByteLevel()
+    folders = {}
+    for role, fake in (("target", NO_ZERO), ("draft", {**AGREEING, **NO_ZERO})):
+        folders[role] = neuron_fake.write_checkpoint(tmp_path / role, fake=fake, vocab_size=V, eos_token_id=[V - 1])
+        byte_level.save(str(folders[role] / "tokenizer.json"))
+    options = pairs.PairOptions("neuron", folders["target"], folders["draft"], n_positions=64, windows=(2, 4))
+    with pytest.raises(PairError, match="--target DIR and --draft DIR"):
+        pairs.load(pairs.PairOptions("neuron"))
+    ours = Session(pairs.load(options))
+    assert (ours.backend, ours.windows, ours.bit_identical) == ("neuron", (2, 4), False)
+
+    request = trace.Request(prompt="abcabc", chat_template=False, max_tokens=12, k=4)
+    for upstream in (False, True):
+        events = list(ours.run(request, upstream=upstream))
+        assert isinstance(events[-1], trace.RunFinished)
+        assert events[-1].reason in ("stop", "length"), events[-1].message
+        assert trace.read(trace.write(events)) == events
+        arms = [event.arm for event in events if isinstance(event, Round)]
+        assert arms == sorted(arms, reverse=True)
+        assert set(arms) == {"target", "speculative"}
+    with pytest.raises(RequestError, match="k = 3 was not compiled"):
+        ours.run(trace.Request(prompt="abc", chat_template=False, k=3))

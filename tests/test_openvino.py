@@ -21,10 +21,9 @@ CASES: list[dict[str, Any]] = REFERENCE["cases"]
 
 def logits_after(model: Model, ids: list[int]) -> NDArray[np.float32]:
     sequence = model.new_sequence()
-    try:
-        return sequence.forward(ids, 1)[0].copy()
-    finally:
-        sequence.close()
+    row = np.array(sequence.forward(ids, 1)[0])
+    sequence.close()
+    return row
 
 
 def greedy(sequence: Sequence, prompt: list[int], count: int, stops: frozenset[int]) -> list[int]:
