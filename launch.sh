@@ -153,6 +153,11 @@ case "${1:-serve}" in
     if [ "$what" = test ]; then exec "$VENV/bin/python" -m pytest "$@"; fi
     "$VENV/bin/python" -m ruff format --check . && "$VENV/bin/python" -m ruff check . && exec "$VENV/bin/python" -m mypy
     ;;
+  distill)
+    setup
+    case "${2:-}" in train) install app/distill/requirements.txt ;; esac
+    exec "$VENV/bin/python" -m app "$@"
+    ;;
   -h | --help)
     setup
     exec "$VENV/bin/python" -m app --help

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from app import planner, trace
+from app.distill import cli as distill
 from app.errors import PlaygroundError, RequestError, TraceError
 from app.metrics import Metrics
 from app.trace import Request, Sampling
@@ -82,6 +83,10 @@ def _parser() -> argparse.ArgumentParser:
     plan = commands.add_parser("plan", help="size a pair for AWS Neuron")
     planner.add_arguments(plan)
     plan.set_defaults(command=planner.main)
+
+    distil = commands.add_parser("distill", help="make and evaluate a draft for a target")
+    distill.add_arguments(distil)
+    distil.set_defaults(command=distill.main)
 
     export = commands.add_parser("export", help="a trace file to one self-contained HTML page")
     export.add_argument("trace", type=Path)

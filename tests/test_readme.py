@@ -1,0 +1,68 @@
+"""What the README shows is run as it stands there."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from app.acceptance import load_custom
+from app.backends.toy import toy_pair
+from app.metrics import Metrics
+from app.pairs import Pair
+from app.session import Session
+from app.trace import Request, Sampling
+from tests.pages import served, toy_session
+
+ROOT = Path(__file__).resolve().parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def block(word: str) -> str:
+    """The one Python block of the README that mentions `word`."""
+    (found,) = (code for code in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if word in code)
+    return str(found)
+
+
+def test_the_custom_acceptor_is_deterministic_at_any_temperature(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "my_acceptors.py").write_text(block("class Greedy"))
+    monkeypatch.syspath_prepend(tmp_path)
+    acceptor = load_custom("my_acceptors:Greedy")
+    assert acceptor.description == "Deterministic: a draft is kept while it is the target's likeliest token."
+    target, draft, tokenizer = toy_pair(259, seed=2)
+    session = Session(Pair("toys", "toy", target, draft, tokenizer), acceptor)
+    texts = set()
+    for seed in range(3):
+        sampling = Sampling(temperature=1.0, seed=seed)
+        request = Request(prompt="hello", max_tokens=20, sampling=sampling, acceptor=acceptor.name)
+        metrics = Metrics(session.run(request))
+        assert metrics.reason != "error", metrics.message
+        texts.add(metrics.text("speculative"))
+    assert len(texts) == 1
+
+
+def test_the_client_example_streams_the_rounds(capsys: pytest.CaptureFixture[str]) -> None:
+    with served(toy_session()) as address:
+        exec(block("gradio_client").replace("http://127.0.0.1:7860", address), {})
+    lines = capsys.readouterr().out.splitlines()
+    assert any(line.startswith("target []") for line in lines)
+    assert any("accepted" in line for line in lines if line.startswith("speculative"))
+
+
+def test_every_file_the_readme_points_to_exists() -> None:
+    for target in re.findall(r"\]\(([^)#]+)\)", README):
+        if not target.startswith("http"):
+            assert (ROOT / target).exists(), target
+
+
+def test_every_command_of_the_readme_is_known() -> None:
+    from app.__main__ import _parser
+
+    commands = _parser()._subparsers._group_actions[0].choices  # type: ignore[union-attr]
+    assert commands is not None
+    known = {*commands, "setup", "test", "check"}
+    for word in re.findall(r"\./launch\.sh ([a-z]+)", README):
+        assert word in known, word
