@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from app import planner, trace
+from app.bench import cli as bench
 from app.distill import cli as distill
 from app.errors import PlaygroundError, RequestError, TraceError
 from app.metrics import Metrics
@@ -87,6 +88,10 @@ def _parser() -> argparse.ArgumentParser:
     distil = commands.add_parser("distill", help="make and evaluate a draft for a target")
     distill.add_arguments(distil)
     distil.set_defaults(command=distill.main)
+
+    measure = commands.add_parser("bench", help="measure the embedded pair")
+    bench.add_arguments(measure)
+    measure.set_defaults(command=bench.main)
 
     export = commands.add_parser("export", help="a trace file to one self-contained HTML page")
     export.add_argument("trace", type=Path)

@@ -1,0 +1,96 @@
+"""What an open page costs: the same request in a browser and without one, in turn, each on a process of its own."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import socket
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from app import trace
+from app.errors import RequestError
+from app.metrics import Metrics
+from app.trace import ARMS
+
+PROMPT = "Explain what a transformer language model is, in three sentences."
+FLAGS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-sync"]
+STARTED_SECONDS, FINISHED_SECONDS = 120, 600
+
+
+def page_cost(repeats: int, k: int, max_tokens: int) -> str:
+    """Medians of TPOT of both arms, with the page and without, and their ratios. Raises RequestError."""
+    try:
+        from playwright.sync_api import sync_playwright
+    except ImportError:
+        raise RequestError(
+            "This measurement drives a browser; run ./launch.sh test once, which installs playwright."
+        ) from None
+    browser_path = shutil.which("chromium") or shutil.which("chromium-browser")
+    if browser_path is None:
+        raise RequestError("This measurement needs Chromium; install the package chromium.")
+    seen: dict[str, dict[str, list[float]]] = {name: {arm: [] for arm in ARMS} for name in ("page", "alone")}
+    with _served() as address, sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=browser_path, args=FLAGS)
+        page = browser.new_page()
+        page.goto(address)
+        page.wait_for_selector("#run")
+        for _ in range(repeats):
+            for name, summary in (("page", _on_page(page, k, max_tokens)), ("alone", _alone(k, max_tokens))):
+                for arm in ARMS:
+                    seen[name][arm].append(summary["arms"][arm]["tpot_s"])
+        browser.close()
+    lines = []
+    for arm in ARMS:
+        page_ms, alone_ms = (1e3 * statistics.median(seen[name][arm]) for name in ("page", "alone"))
+        lines.append(
+            f"{arm:12} {page_ms:.2f} ms with the page, {alone_ms:.2f} ms without: ratio {page_ms / alone_ms:.3f}"
+        )
+    return "\n".join([*lines, f"medians of {repeats} alternating runs, k = {k}, temperature 0"])
+
+
+@contextmanager
+def _served() -> Iterator[str]:
+    """The address of the page, served by a process of its own."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    server = subprocess.Popen([sys.executable, "-m", "app", "serve", "--port", str(port)], stdout=subprocess.DEVNULL)
+    try:
+        deadline = time.monotonic() + STARTED_SECONDS
+        while time.monotonic() < deadline and server.poll() is None:
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", port)) == 0:
+                    break
+            time.sleep(0.2)
+        else:
+            raise RequestError("The page did not start; try ./launch.sh by itself.")
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        server.terminate()
+        server.wait()
+
+
+def _on_page(page: Any, k: int, max_tokens: int) -> dict[str, Any]:
+    page.locator("#k input[type=number]").fill(str(k))
+    page.locator("#max input[type=number]").fill(str(max_tokens))
+    page.locator("#run").click()
+    page.wait_for_function(
+        "window.Playground.store.run?.jsonl?.includes('run_finished')", timeout=1e3 * FINISHED_SECONDS
+    )
+    text = str(page.evaluate("window.Playground.store.run.jsonl"))
+    page.evaluate("window.Playground.store.run.jsonl = ''")  # the next run is waited for anew
+    return Metrics(trace.read(text.splitlines())).summary()
+
+
+def _alone(k: int, max_tokens: int) -> dict[str, Any]:
+    command = [sys.executable, "-m", "app", "run", "--json", "--prompt", PROMPT]
+    command += ["--k", str(k), "--max-tokens", str(max_tokens)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    summary: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return summary

@@ -1,0 +1,52 @@
+"""On the embedded pair: both arms print the same tokens at temperature 0 with every lossless acceptor, and at any
+temperature with `coupled`. 24 prompts x 128 tokens; minutes, so not among the quick proofs of test_exact."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from app.acceptance import ACCEPTORS
+from app.metrics import Metrics
+from app.pairs import Pair
+from app.session import Session
+from app.trace import Request, Sampling
+
+PER_CATEGORY, MAX_TOKENS = 4, 128
+ENTRIES: list[dict[str, str]] = json.loads(
+    (Path(__file__).parent.parent / "assets" / "prompts.json").read_text(encoding="utf-8")
+)
+CATEGORIES = sorted({entry["category"] for entry in ENTRIES})
+LOSSLESS = [name for name, acceptor in ACCEPTORS.items() if acceptor.lossless]
+
+
+def test_there_are_24_prompts_and_4_lossless_acceptors() -> None:
+    assert len(CATEGORIES) * PER_CATEGORY == 24
+    assert sorted(LOSSLESS) == ["block", "coupled", "exact", "rejection"]
+
+
+def tokens(session: Session, request: Request) -> list[int]:
+    metrics = Metrics(session.run(request))
+    assert metrics.reason in ("stop", "length"), metrics.message
+    (arm,) = metrics.arms.values()
+    return arm.token_ids
+
+
+@pytest.mark.parametrize("category", CATEGORIES)
+def test_the_arms_are_bit_identical(embedded: Pair, category: str) -> None:
+    session = Session(embedded)
+    prompts = [entry["prompt"] for entry in ENTRIES if entry["category"] == category][:PER_CATEGORY]
+    lengths = []
+    for number, prompt in enumerate(prompts):
+        greedy = Request(prompt=prompt, max_tokens=MAX_TOKENS, arms="target")
+        alone = tokens(session, greedy)
+        lengths.append(len(alone))
+        for name, k in zip(LOSSLESS, (3, 4, 5, 8), strict=True):
+            assert tokens(session, replace(greedy, arms="speculative", acceptor=name, k=k)) == alone, (prompt, name)
+        warm = replace(greedy, acceptor="coupled", sampling=Sampling(temperature=1.0, seed=number))
+        alone = tokens(session, warm)
+        assert tokens(session, replace(warm, arms="speculative", k=(3, 5, 8, 16)[number])) == alone, prompt
+    assert max(lengths) > 60  # the texts are long enough to part
