@@ -386,6 +386,7 @@
   class View {
     constructor(options) {
       this.server = options.server;
+      this.keepDue = this.kept = 0;
       this.message = h("p", { class: "message", role: "status", "data-kind": "one" }, options.server ? HINT : "");
       this.panes = ARMS.map((arm) => new Pane(arm));
       this.headline = new Headline();
@@ -418,10 +419,14 @@
       for (const pane of this.panes) pane.grow();
       this.#figures();
       this.#announce();
-      if (store.live && !store.run.finished && performance.now() > (this.keepDue ?? 0)) {
-        this.keepDue = performance.now() + 2000;
-        if (this.server) shelf.put(store.run.jsonl);
-      }
+      if (store.live && performance.now() > this.keepDue) this.#keep();
+    }
+
+    /** Keep the trace for after a refresh: now and then while it grows, the less often the longer it is. */
+    #keep() {
+      this.keepDue = performance.now() + 300 + store.run.lines.length;
+      const { length } = store.run.lines;
+      if (this.server && length) shelf.put(store.run.jsonl).then(() => (this.kept = length));
     }
 
     #move() {
@@ -441,7 +446,7 @@
       document.body.classList.toggle("pg-running", store.live);
       this.element.classList.toggle("live", store.live);
       if (!store.live) {
-        if (store.run.finished && this.server && store.run.lines.length) shelf.put(store.run.jsonl);
+        if (store.run.finished) this.#keep();
         this.#figures();
         this.#announce();
       }

@@ -26,7 +26,7 @@
 
   class Rounds {
     constructor() {
-      this.list = h("ol", { class: "round-list", "aria-label": "Rounds of the speculative arm", onclick: (event) => this.#pick(event) });
+      this.list = h("ol", { class: "round-list", "aria-label": "Rounds of the speculative arm", tabindex: "0", onclick: (event) => this.#pick(event), onkeydown: (event) => this.#arrow(event) });
       this.where = h("output", { class: "round-where" });
       this.slider = h("input", { type: "range", min: "0", max: "0", value: "0", "aria-label": "Round shown", oninput: () => this.#seek(Number(this.slider.value)) });
       const step = (label, name, direction) => h("button", { type: "button", class: "tool", "aria-label": name, onclick: () => this.#seek(Number(this.slider.value) + direction) }, label);
@@ -124,6 +124,13 @@
     #pick(event) {
       const element = event.target.closest("[data-round]");
       if (element) this.#seek(Number(element.dataset.round));
+    }
+
+    #arrow(event) {
+      const direction = { ArrowDown: 1, ArrowUp: -1 }[event.key];
+      if (!direction) return;
+      event.preventDefault();
+      this.#seek(Number(this.slider.value) + direction);
     }
 
     #analyse() {

@@ -286,7 +286,8 @@ def _token_view(replay: Trace | None) -> gr.HTML:
             return {"error": f"There is no recorded run {name!r}; choose one of the list."}
         return open_trace(path.read_text(encoding="utf-8"))
 
-    def preloaded() -> dict[str, Any]:
+    def preloaded(_: object = None) -> dict[str, Any]:
+        # gradio hands every server function an argument, given or not
         return {"items": items(replay or [])}
 
     def page_of(text: str) -> dict[str, Any]:

@@ -67,7 +67,9 @@ def open_page(browser: Browser, context: BrowserContext) -> Iterator[Open]:
                 faults.append(f"asked another host: {request.url}")
 
         def on_console(message: ConsoleMessage) -> None:
-            if message.type == "error":
+            # what gradio itself says when a page goes away during a run
+            leaving = ("signal is aborted without reason", "Connection errored out")
+            if message.type == "error" and not any(words in message.text for words in leaving):
                 faults.append(f"console: {message.text}")
 
         def on_dialog(dialog: Dialog) -> None:

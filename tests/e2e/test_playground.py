@@ -149,7 +149,7 @@ def test_second_page_waits_its_turn_and_then_runs(open_page: Open, slow_address:
 def test_refresh_during_a_run_frees_the_device_and_offers_the_trace_back(open_page: Open, slow_address: str) -> None:
     page = open_page(slow_address)
     start(page, 2000)
-    expect(page.locator(".pane-target .tok").nth(3)).to_be_visible()
+    page.wait_for_function("window.Playground.view.kept > 8")
     page.reload()
     last = page.get_by_role("button", name="your last run")
     last.click()
@@ -163,7 +163,7 @@ def test_finished_trace_survives_a_refresh(open_page: Open, address: str) -> Non
     page = open_page(address)
     start(page, 24)
     events = finish(page)
-    page.wait_for_function("window.Playground.shelf.get().then((text) => text === window.Playground.store.run.jsonl)")
+    page.wait_for_function("window.Playground.view.kept === window.Playground.store.run.lines.length")
     page.reload()
     page.get_by_role("button", name="your last run").click()
     page.wait_for_function(FINISHED)
@@ -298,7 +298,7 @@ def test_bad_requests_are_sentences_where_they_arose(
 
 def test_one_arm_alone(open_page: Open, address: str) -> None:
     page = open_page(address)
-    page.get_by_label("target only").check()
+    page.get_by_role("radio", name="target only").check()
     start(page, 12)
     assert set(metrics.summary(finish(page))["arms"]) == {"target"}
     expect(page.locator(".pane-speculative")).to_have_class(re.compile(r"\boff\b"))
