@@ -192,8 +192,8 @@ class TestTeacher:
         prompts = [(*target.opening, *target.tokenizer.encode(text), *target.closing) for text in ("Hi", "What is 2?")]
         first, second = teacher.Turn(1.0, 12), teacher.Turn(0.0, 12)
         jobs = [teacher.Job(key, prompts[key % 2], ((first, second), (second,))[key % 3 // 2]) for key in range(9)]
-        together = TeacherGraph(target.weights, 4, 96)
-        alone = TeacherGraph(target.weights, 1, 96)
+        together = TeacherGraph(target.weights, 4, 96, dtype="f32")
+        alone = TeacherGraph(target.weights, 1, 96, dtype="f32")
         stops, closing = target.tokenizer.stop_ids, target.closing
         batched = {
             a.job.key: a for a in teacher.generate(together, jobs, 5, stops, target.opening, closing, prefill=20)

@@ -60,7 +60,7 @@ class OpenVinoModel:
         core = ov.Core()
         self.device = str(core.get_property("CPU", "FULL_DEVICE_NAME"))
         graph = _graph(core, weights, dtype, files, cache_dir)
-        self._compiled = core.compile_model(graph, "CPU", _options(core, dtype, threads))
+        self._compiled = core.compile_model(graph, "CPU", compile_options(core, dtype, threads))
         self._cache_ports = [p for p in self._compiled.inputs if "cache." in p.get_any_name()]
         self._blocks = -(-(self.n_positions + 1) // BLOCK)  # one slot more for the dummy row
         self._free: list[OpenVinoSequence] = []
@@ -184,7 +184,7 @@ def num_parameters(c: LlamaConfig) -> int:
     return c.num_layers * layer + c.vocab_size * c.hidden_size + c.hidden_size + output
 
 
-def _options(core: ov.Core, dtype: str, threads: int | None) -> dict[str, str]:
+def compile_options(core: ov.Core, dtype: str, threads: int | None) -> dict[str, str]:
     """Plugin settings: bf16 arithmetic where the processor has it, f32 elsewhere and for dtype f32."""
     has_bf16 = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     precision = "bf16" if has_bf16 and dtype in ("int8", "bf16") else "f32"
