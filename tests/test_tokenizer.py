@@ -15,7 +15,11 @@ from app.tokenizer import TextTokenizer
 from app.trace import join_pieces, piece_text
 
 
-@given(text=st.text(st.characters(exclude_categories=["Cs"]), max_size=60))
+# SmolLM2's vocabulary lacks six control bytes, and F1 and F2, which begin only characters not yet assigned
+ENCODABLE = st.characters(exclude_categories=["Cs", "Cn"], exclude_characters="\x04\x06\x13\x14\x16\x1d")
+
+
+@given(text=st.text(ENCODABLE, max_size=60))
 def test_pieces_give_the_text_back(embedded: Pair, text: str) -> None:
     tokenizer = embedded.tokenizer
     pieces = [tokenizer.piece(token) for token in tokenizer.encode(text)]
