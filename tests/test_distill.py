@@ -388,8 +388,8 @@ class TestErrors:
         with pytest.raises(RequestError, match="no list of prompts"):
             run("dialogues", *flags(tiny, tmp_path), *SHORT, "--prompts", str(tmp_path / "p.json"))
 
-    @pytest.mark.skipif(HAS_TORCH, reason="torch is installed")
-    def test_no_torch(self, tiny: Path, tmp_path: Path) -> None:
+    def test_no_torch(self, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
         with pytest.raises(PairError, match=r"pip install -r app/distill/requirements\.txt"):
             run("train", *flags(tiny, tmp_path))
 
