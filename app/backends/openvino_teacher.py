@@ -29,7 +29,8 @@ class TeacherGraph:
         assert n_positions % BLOCK == 0, n_positions
         self.slots, self.n_positions, self.n_blocks = slots, n_positions, n_positions // BLOCK
         core = ov.Core()
-        compiled = core.compile_model(_graph(checkpoint, dtype), "CPU", compile_options(core, dtype, threads))
+        options = compile_options(core, dtype, threads) | {"ENABLE_CPU_PINNING": "NO"}  # workers would share a core
+        compiled = core.compile_model(_graph(checkpoint, dtype), "CPU", options)
         self._request = compiled.create_infer_request()
         self._caches: list[ov.Tensor] = []
         for port in compiled.inputs:
