@@ -441,6 +441,13 @@ class TestTraining:
         assert again[-1]["T=0"] == curve[-1]["T=0"]
         run("pack", *flags(tiny, made), "--out", str(tmp_path / "draft"))
         assert read_config(tmp_path / "draft").kept_ids == 200
+        # a packed draft is where a later sitting begins
+        start = ["--start", str(tmp_path / "draft")]
+        run("train", *flags(tiny, made), *options, "--tokens", "500", "--run", "more", *start)
+        first = json.loads((made / "more" / "curve.jsonl").read_text().splitlines()[0])
+        assert first["T=0"]["overlap"] == pytest.approx(curve[-1]["T=0"]["overlap"], abs=0.01)
+        with pytest.raises(RequestError, match="other layers"):
+            run("train", *flags(tiny, made), *options, "--run", "deep", *start, "--layers", "0,1")
 
     def test_the_engine_gives_the_students_logits(self, tiny: Path, tmp_path: Path) -> None:
         import torch

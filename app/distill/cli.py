@@ -9,6 +9,7 @@ import argparse
 import importlib.util
 import json
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     train.add_argument("--decay", type=float, default=0.6, help="last share of the run in which the rate falls")
     train.add_argument("--late", type=float, default=0.2, help="last share of the run with total variation in the loss")
     train.add_argument("--minutes", type=float, help="train so long by the clock, instead of --tokens")
-    train.add_argument("--start", type=Path, metavar="RUN", help="begin from the draft of an earlier run, a folder")
+    train.add_argument("--start", type=Path, help="begin from an earlier draft: a run's folder, or a packed draft's")
     for name in ("train", "pack"):
         made[name].add_argument("--run", default="run", help="name of the training run")
     made["pack"].add_argument("--out", type=Path, default=ROOT / "assets" / "draft")
@@ -148,7 +149,11 @@ def _train(args: argparse.Namespace) -> None:
         raise RequestError(f"There are no shards in {args.work}; run the stage dialogues first.")
     c, layers = target.config, [int(layer) for layer in args.layers.split(",")]
     kept = folder / "kept_ids.npy"
-    before = np.load(args.start / "kept_ids.npy") if args.start else np.empty(0, np.int32)
+    output = torch.from_numpy(target.output_layer)
+    embedding = torch.from_numpy(target.weights.tensor(EMBEDDINGS))
+    before, begun = np.empty(0, np.int32), dict[str, Any]()
+    if args.start:
+        before, begun = _earlier(args.start, Student(_shape(target, len(layers)), embedding, [0]).state_dict())
     if kept.exists():
         ids = np.load(kept)
     elif len(before) >= args.kept:
@@ -168,17 +173,17 @@ def _train(args: argparse.Namespace) -> None:
     }
     (folder / "facts.json").write_text(json.dumps(facts), encoding="utf-8")
     print(json.dumps(facts), file=sys.stderr)
-    output = torch.from_numpy(target.output_layer)
-    embedding = torch.from_numpy(target.weights.tensor(EMBEDDINGS))
     torch.manual_seed(args.seed)
     student = Student(_shape(target, len(layers)), embedding, ids)
     if (folder / "state.pt").exists():
         pass  # train goes on from it
     elif args.start:
-        state = torch.load(args.start / "state.pt", weights_only=True)["student"]
         old = torch.from_numpy(before.astype(np.int64))
-        state["lm_head.weight"] = extended(state["lm_head.weight"], output, old, student.kept_ids)
-        student.load_state_dict(state)
+        begun["lm_head.weight"] = extended(begun["lm_head.weight"], output, old, student.kept_ids)
+        try:
+            student.load_state_dict(begun)
+        except RuntimeError:
+            raise RequestError(f"The draft in {args.start} has other layers than --layers; give as many.") from None
     else:
         student.copy_layers(target.weights.tensor, layers)
         train.initialise(student, examples, output, args.batch)
@@ -189,6 +194,19 @@ def _train(args: argparse.Namespace) -> None:
         tokens, args.batch, args.rate, args.decay, late=args.late, seed=args.seed, minutes=args.minutes
     )
     train.train(student, examples, output, recipe, folder, data)
+
+
+def _earlier(folder: Path, names: Iterable[str]) -> tuple[Any, dict[str, Any]]:
+    """(kept ids, tensors by name) of a run, or of a packed draft as far as it has those names."""
+    import numpy as np
+    import torch
+
+    from app.backends.checkpoint import SafetensorsCheckpoint
+
+    if (folder / "state.pt").exists():
+        return np.load(folder / "kept_ids.npy"), torch.load(folder / "state.pt", weights_only=True)["student"]
+    packed = SafetensorsCheckpoint(folder)
+    return packed.raw("kept_ids"), {name: torch.from_numpy(packed.tensor(name)) for name in names if name in packed}
 
 
 def _pack(args: argparse.Namespace) -> None:
