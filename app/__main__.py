@@ -75,7 +75,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--seed", type=int, default=0)
     run.add_argument("--max-tokens", type=int, default=128)
     run.add_argument("--acceptor", default="rejection", help="a built-in name, or package.module:Name")
-    run.add_argument("--drafter", default="draft")
+    run.add_argument("--drafter", help="draft (default), lookup (no model: copies from the text) or draft+lookup")
     run.add_argument("--engine", default="own", choices=("own", "upstream"), help="neuron: compare with the stock loop")
     run.add_argument("--json", action="store_true", help="events as JSON lines, the last line a summary")
     run.add_argument("--out", type=Path, metavar="FILE", help="also write the trace to FILE")
@@ -160,6 +160,7 @@ def _credentials(text: str) -> tuple[str, str]:
 
 
 def _run(options: argparse.Namespace) -> int:
+    session = _session(options, options.acceptor)
     request = Request(
         prompt=options.prompt,
         system=options.system,
@@ -168,10 +169,9 @@ def _run(options: argparse.Namespace) -> int:
         k=options.k,
         sampling=Sampling(options.temperature, options.top_p, options.top_k, options.seed),
         acceptor=options.acceptor,
-        drafter=options.drafter,
+        drafter=options.drafter or session.drafters[0],
         arms=options.arm,
     )
-    session = _session(options, options.acceptor)
     if ":" in options.acceptor:
         request = dataclasses.replace(request, acceptor=session.acceptors[-1].name)
     metrics, events = Metrics(), []

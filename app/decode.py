@@ -86,7 +86,8 @@ def decode(
         distance = acceptor.total_variation(proposal.ids[:judged], proposal.probs[:judged], target_probs[: judged + 1])
         drafted = _drafted(proposal, verdict, len(tokens), logits, target_probs)
         final = _final(verdict, len(drafted), logits, target_probs) if len(tokens) > verdict.num_accepted else None
-        yield Round(index, arm, drafted, final, draft_seconds, verify_seconds, host_seconds, distance, finish)
+        seconds = (draft_seconds, verify_seconds, host_seconds)
+        yield Round(index, arm, drafted, final, *seconds, distance, finish, proposal.source)
         if finish is not None:
             return
         index += 1

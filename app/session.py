@@ -14,7 +14,7 @@ from datetime import datetime, timezone
 from app import sampling
 from app.acceptance import ACCEPTORS, Acceptor, find
 from app.decode import Limits, decode
-from app.drafting import ModelDrafter
+from app.drafting import Drafter, EitherDrafter, LookupDrafter, ModelDrafter
 from app.errors import PlaygroundError, RequestError
 from app.model import Model
 from app.pairs import Pair
@@ -35,6 +35,7 @@ from app.trace import (
 MIN_K, MAX_K = 2, 16
 MAX_TOKENS = 4096
 MAX_PROMPT_CHARACTERS = 200_000
+DRAFTERS = ("draft", "lookup", "draft+lookup")
 log = logging.getLogger(__name__)
 
 
@@ -53,7 +54,6 @@ class Session:
 
     max_k = MAX_K
     default_k = 4
-    drafters = ("draft",)
 
     def __init__(self, pair: Pair, custom: Acceptor | None = None) -> None:
         """custom: an acceptor loaded from the command line, offered beside the built-in ones."""
@@ -63,6 +63,7 @@ class Session:
         self.pair, self.backend, self.device = pair.name, pair.backend, pair.target.device
         self.target = _card(pair.target)
         self.draft = None if pair.draft is None else _card(pair.draft)
+        self.drafters = ("lookup",) if pair.draft is None else DRAFTERS
         self.windows = pair.target.windows
         self.bit_identical = pair.target.bit_identical
         self.has_chat_template = pair.tokenizer.has_chat_template
@@ -78,6 +79,8 @@ class Session:
         prompt_ids = self._checked(request)
         if upstream and self.backend != "neuron":
             raise RequestError("Only a pair on the neuron backend can run upstream's loop; leave --engine out.")
+        if upstream and request.drafter != "draft":
+            raise RequestError("Upstream's loop drafts by a draft model only; leave --drafter out.")
         return self._events(request, prompt_ids, upstream)
 
     def memory(self) -> int:
@@ -94,11 +97,11 @@ class Session:
         self._acceptor(request.acceptor)
         if request.arms not in ("both", "target", "speculative"):
             raise RequestError(f"There is no arm {request.arms!r}; choose both, target or speculative.")
-        if request.drafter not in self.drafters:
+        if request.drafter not in DRAFTERS:
             raise RequestError(f"There is no drafter {request.drafter!r}; choose one of {', '.join(self.drafters)}.")
-        if self._pair.draft is None and request.arms != "target":
+        if request.drafter not in self.drafters and request.arms != "target":
             raise RequestError(
-                "This pair has no draft model; choose the target arm alone, or load a pair with a draft."
+                "This pair has no draft model; choose the drafter lookup, which needs none, or the target arm alone."
             )
         if not MIN_K <= request.k <= MAX_K:
             raise RequestError(f"The window k is {request.k}; choose {MIN_K} to {MAX_K}.")
@@ -138,9 +141,9 @@ class Session:
 
     def _n_positions(self, request: Request) -> int:
         """The longest context of the run: both arms end at the same length, so the shorter model decides."""
-        draft = self._pair.draft
-        models = [self._pair.target] if draft is None or request.arms == "target" else [self._pair.target, draft]
-        return min(model.n_positions for model in models)
+        target, draft = self._pair.target, self._pair.draft
+        drafts = draft is not None and request.arms != "target" and request.drafter != "lookup"
+        return min(target.n_positions, draft.n_positions) if drafts and draft else target.n_positions
 
     def _events(self, request: Request, prompt_ids: list[int], upstream: bool) -> Generator[Event, None, None]:
         with self._lock:
@@ -195,14 +198,7 @@ class Session:
         target = pair.target.new_sequence()
         try:
             if arm == "speculative":
-                assert pair.draft is not None
-                drafter = ModelDrafter(
-                    pair.draft.new_sequence(),
-                    name=pair.draft.name,
-                    vocab_size=pair.draft.vocab_size,
-                    sampling=request.sampling,
-                    stop_ids=stop_ids,
-                )
+                drafter = self._drafter(request)
             yield from decode(
                 target,
                 drafter,
@@ -217,6 +213,22 @@ class Session:
             target.close()
             if drafter is not None:
                 drafter.close()
+
+    def _drafter(self, request: Request) -> Drafter:
+        """What the request asks for, over a sequence of its own, which its `close` gives back."""
+        target, draft, stop_ids = self._pair.target, self._pair.draft, self._pair.tokenizer.stop_ids
+        lookup = LookupDrafter(target.vocab_size, stop_ids)
+        if request.drafter == "lookup":
+            return lookup
+        assert draft is not None
+        model = ModelDrafter(
+            draft.new_sequence(),
+            name=draft.name,
+            vocab_size=draft.vocab_size,
+            sampling=request.sampling,
+            stop_ids=stop_ids,
+        )
+        return model if request.drafter == "draft" else EitherDrafter(model, lookup)
 
     def _upstream(self, request: Request, prompt_ids: list[int]) -> Generator[Round, None, None]:
         from app.backends.neuron import NeuronModel, run_upstream

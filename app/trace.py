@@ -24,6 +24,7 @@ Arm = Literal["target", "speculative"]
 Arms = Literal["both", "target", "speculative"]
 State = Literal["accepted", "rejected", "discarded"]
 Provenance = Literal["corrected", "bonus", "target"]
+DraftSource = Literal["draft", "lookup"]
 FinishReason = Literal["stop", "length", "context"]
 EndReason = Literal["stop", "length", "context", "cancelled", "error"]
 
@@ -130,6 +131,7 @@ class Round:
     host_seconds: float
     total_variation: float | None = None
     finish_reason: FinishReason | None = None
+    source: DraftSource | None = None
 
     @property
     def accepted(self) -> tuple[DraftedToken, ...]:

@@ -161,13 +161,15 @@
     if (token.arm === "target") return `${place}: one pass of the target, one token.`;
     const window = round.drafted.length;
     const where = `${place}, place ${token.place + 1} of ${window + 1}.`;
+    const proposed = round.source === "lookup" ? "It followed the same tokens earlier in the text, so it was proposed again," : "The draft proposed it";
+    const nothing = store.run.started?.request.drafter === "lookup" ? "the text held nothing to look up" : "the window no longer fitted";
     return {
-      accepted: `${where} The draft proposed it and the acceptor kept it.`,
-      rejected: `${where} The draft proposed it; the first to be refused.`,
+      accepted: `${where} ${proposed} and the acceptor kept it.`,
+      rejected: `${where} ${proposed}; the first to be refused.`,
       discarded: `${where} Drafted after the refused one, so it was never judged.`,
       corrected: `${where} The target's replacement for the refused draft.`,
       bonus: `${where} All ${window} drafts were kept, so the target added this one free.`,
-      target: window ? `${where} The target's own token.` : `${place}: the window no longer fitted, so the target went alone.`,
+      target: window ? `${where} The target's own token.` : `${place}: ${nothing}, so the target went alone.`,
     }[token.kind];
   };
 

@@ -63,6 +63,16 @@ def test_a_seed_gives_the_same_tokens_every_time(run_json: Run) -> None:
     assert first != other
 
 
+@pytest.mark.parametrize("drafter", ["lookup", "draft+lookup"])
+def test_a_text_that_is_rewritten_is_looked_up(run_json: Run, drafter: str) -> None:
+    prompts = json.loads((pairs.ROOT / "assets" / "rewriting.json").read_text(encoding="utf-8"))
+    for entry in prompts:
+        _, summary = run_json("--prompt", entry["prompt"], "--drafter", drafter, "--k", "5")
+        assert summary["first_divergence"] is None
+        assert summary["arms"]["speculative"]["tokens"] > 40
+        assert summary["arms"]["speculative"]["mean_acceptance_length"] > 2.5
+
+
 def test_the_trace_can_be_written_and_read(run_json: Run, tmp_path: Path) -> None:
     file = tmp_path / "run.jsonl"
     events, _ = run_json("--prompt", "Hi", "--max-tokens", "8", "--arm", "target", "--out", str(file))

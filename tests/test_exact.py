@@ -22,7 +22,7 @@ from scipy import stats  # type: ignore[import-untyped]
 from app.acceptance import ACCEPTORS, Acceptor, Block, Verdict
 from app.backends.toy import Agreement, ToyModel, toy_pair
 from app.decode import Limits, decode
-from app.drafting import ModelDrafter
+from app.drafting import Drafter, EitherDrafter, LookupDrafter, ModelDrafter
 from app.sampling import Purpose, warp
 from app.trace import Round, Sampling
 
@@ -70,6 +70,8 @@ PAIRS = {
     "trimmed": Pair.of("good", trimmed=(0, 2)),
     "wide draft": Pair.of("good", padding=(0, 3)),
     "wide target": Pair.of("bad", padding=(3, 0)),
+    # q is one-hot, as a lookup's is
+    "certain": Pair(Pair.of("good").target, ToyModel(vocab_size=4, seed=11, agreement="good", sharpness=1e4)),
 }
 
 
@@ -263,12 +265,16 @@ def rounds(
     stop_ids: frozenset[int] = frozenset(),
     n_positions: int = 256,
     alone: bool = False,
+    drafted_by: str = "draft",
 ) -> Iterator[Round]:
     """One arm over the pair, its sequences closed again."""
     target, draft = pair.target.new_sequence(), pair.draft.new_sequence()
-    drafter = ModelDrafter(
+    model = ModelDrafter(
         draft, name=pair.draft.name, vocab_size=pair.draft.vocab_size, sampling=sampling, stop_ids=stop_ids
     )
+    lookup = LookupDrafter(pair.target.vocab_size, stop_ids)
+    drafters: dict[str, Drafter] = {"draft": model, "lookup": lookup, "draft+lookup": EitherDrafter(model, lookup)}
+    drafter = drafters[drafted_by]
     try:
         yield from decode(
             target,
@@ -282,7 +288,7 @@ def rounds(
         )
     finally:
         target.close()
-        drafter.close()
+        model.close()
 
 
 def first_tokens(arm: Iterator[Round], length: int) -> tuple[int, ...]:
@@ -353,6 +359,24 @@ def test_exact_loop_has_the_power_to_refuse_the_lossy(name: str) -> None:
     assert p_value < 1e-9
 
 
+REPEATING = replace(PAIRS["good"], prompt=(0, 1, 3, 0, 1, 0, 1, 2, 0, 1))
+"""A prompt with something to look up, whatever is said first."""
+
+
+@pytest.mark.parametrize("name", LOSSLESS)
+@pytest.mark.parametrize("drafted_by", ["lookup", "draft+lookup"])
+def test_exact_loop_with_tokens_looked_up(drafted_by: str, name: str) -> None:
+    counts: Counter[tuple[int, ...]] = Counter()
+    sources: Counter[str | None] = Counter()
+    for seed in range(RUNS):
+        arm = list(rounds(REPEATING, ACCEPTORS[name], Sampling(1.0, seed=seed), 3, max_tokens=5, drafted_by=drafted_by))
+        counts[first_tokens(iter(arm), LENGTH)] += 1
+        sources.update(one.source for one in arm if one.drafted)
+    assert chi_square(counts, target_joint(REPEATING, SETTINGS["plain"], LENGTH)) > 1e-3
+    assert sources["lookup"] > RUNS / 4
+    assert (sources["draft"] > RUNS / 4) == (drafted_by == "draft+lookup")
+
+
 def test_exact_loop_keeps_drafts_as_often_as_the_distributions_overlap() -> None:
     """The acceptance glossary defines, from rows computed outside the loop: a martingale, so its z-score is normal."""
     pair, sampling = PAIRS["bad"], Sampling(1.0, top_p=0.9)
@@ -386,6 +410,15 @@ def test_exact_text_of_both_arms_at_temperature_0(pair: str, name: str) -> None:
     assert len(alone[0]) == 32
     for k in (2, 3, 5, 16):
         assert text(PAIRS[pair], name, Sampling(0.0), k) == alone
+
+
+@pytest.mark.parametrize("drafted_by", ["lookup", "draft+lookup"])
+@pytest.mark.parametrize("name", LOSSLESS)
+def test_exact_text_with_tokens_looked_up(name: str, drafted_by: str) -> None:
+    settings = [Sampling(0.0), *([Sampling(1.0, seed=3), Sampling(0.7, seed=4)] if ACCEPTORS[name].same_text else [])]
+    for sampling, k in itertools.product(settings, (2, 5, 16)):
+        alone = text(REPEATING, name, sampling, 1, max_tokens=60, alone=True)
+        assert text(REPEATING, name, sampling, k, max_tokens=60, drafted_by=drafted_by) == alone
 
 
 @pytest.mark.parametrize("name", [name for name in LOSSLESS if ACCEPTORS[name].same_text])

@@ -149,6 +149,41 @@ def test_only_compiled_windows_are_offered() -> None:
         ours.run(replace(HELLO, k=5))
 
 
+def test_every_drafter_is_offered_and_its_rounds_say_whose_tokens_they_judge() -> None:
+    ours, _ = session()
+    assert ours.drafters == ("draft", "lookup", "draft+lookup")
+    for drafter, sources in (("draft", {"draft"}), ("lookup", {"lookup"}), ("draft+lookup", {"draft", "lookup"})):
+        request = replace(HELLO, prompt="sing la la la la la", max_tokens=60, drafter=drafter)
+        events = list(ours.run(request))
+        assert {event.source for event in events if isinstance(event, Round) and event.drafted} == sources
+        assert {event.source for event in events if isinstance(event, Round) and not event.drafted} == {None}
+        assert isinstance(events[0], RunStarted)
+        assert events[0].request.drafter == drafter
+
+
+def test_a_pair_without_a_draft_speculates_by_lookup() -> None:
+    target, _, tokenizer = toy_pair(vocab_size=259, seed=1)
+    ours = Session(Pair("alone", "toy", target, None, tokenizer))
+    assert ours.drafters == ("lookup",)
+    with pytest.raises(RequestError, match="no draft model; choose the drafter lookup"):
+        ours.run(HELLO)
+    assert list(ours.run(replace(HELLO, arms="target")))
+    metrics = Metrics(ours.run(replace(HELLO, prompt="la la la la", drafter="lookup", sampling=Sampling())))
+    assert metrics.first_divergence is None
+    assert set(metrics.arms) == {"target", "speculative"}
+
+
+def test_lookup_is_not_held_to_the_drafts_shorter_context() -> None:
+    target, _, tokenizer = toy_pair(vocab_size=259, seed=1, n_positions=64)
+    _, draft, _ = toy_pair(vocab_size=259, seed=1, n_positions=32)
+    ours = Session(Pair("uneven", "toy", target, draft, tokenizer))
+    lengths = {
+        drafter: len(Metrics(ours.run(replace(HELLO, max_tokens=80, drafter=drafter))).arms["speculative"].token_ids)
+        for drafter in ours.drafters
+    }
+    assert lengths == {"draft": 32 - 7, "lookup": 64 - 7, "draft+lookup": 32 - 7}
+
+
 def test_a_device_with_one_sequence_runs_the_arms_in_turn() -> None:
     ours, _ = session(max_sequences=1)
     arms = [event.arm for event in ours.run(HELLO) if isinstance(event, Round)]

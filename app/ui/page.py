@@ -28,6 +28,7 @@ from app.ui.render import items
 DEFAULT_PROMPT = "Explain what a transformer language model is, in three sentences."
 TITLE = "Speculative sampling playground"
 MIN_K, MAX_K = 2, 16
+_DRAFTERS = {"draft": "draft model", "lookup": "lookup", "draft+lookup": "either, by the round"}
 _ARMS = [("both, racing", "both"), ("target only", "target"), ("speculative only", "speculative")]
 
 
@@ -227,10 +228,13 @@ def _knobs(session: Session) -> list[Any]:
     note = gr.HTML(notes[session.acceptors[0].name], apply_default_css=False, elem_id="acceptor-note")
     acceptor.change(notes.get, acceptor, note, queue=False, show_progress="hidden", api_visibility="private")
     drafter = gr.Radio(
-        list(session.drafters), value=session.drafters[0], label="Drafter", visible=len(session.drafters) > 1
+        [(_DRAFTERS.get(name, name), name) for name in session.drafters],
+        value=session.drafters[0],
+        label="Drafter",
+        info="Lookup copies what followed the last tokens before: for answers that repeat the prompt.",
+        elem_id="drafter",
     )
-    alone = session.draft is None
-    arms = gr.Radio(_ARMS, value="target" if alone else "both", label="Arms", interactive=not alone, elem_id="arms")
+    arms = gr.Radio(_ARMS, value="both", label="Arms", elem_id="arms")
     with gr.Accordion("System prompt and template", open=False, elem_id="format"):
         system = gr.Textbox("", label="System prompt", info="Empty: the model's own.", lines=2)
         chat_template = gr.Checkbox(True, label="Chat template", info="Off: the model continues the prompt as it is.")

@@ -33,9 +33,12 @@ def check_port(host: str, port: int) -> None:
 
 
 def examples() -> list[dict[str, str]]:
-    """The prompts offered, each with its category; none where the file is absent."""
-    path = FOLDER / "prompts.json"
-    found: list[dict[str, str]] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+    """The prompts offered, each with its category; none where the files are absent.
+
+    prompts.json is what drafts and acceptors are measured on; rewriting.json shows what lookup drafting is for.
+    """
+    paths = [path for name in ("prompts.json", "rewriting.json") if (path := FOLDER / name).exists()]
+    found: list[dict[str, str]] = [entry for path in paths for entry in json.loads(path.read_text(encoding="utf-8"))]
     return found
 
 
