@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from app import planner, trace
+from app import sweep as sweeping
 from app.bench import cli as bench
 from app.distill import cli as distill
 from app.errors import PlaygroundError, RequestError, TraceError
@@ -80,6 +81,22 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--json", action="store_true", help="events as JSON lines, the last line a summary")
     run.add_argument("--out", type=Path, metavar="FILE", help="also write the trace to FILE")
     run.set_defaults(command=_run)
+
+    tune = commands.add_parser("sweep", help="which window k is best: measured beside predicted")
+    _pair_flags(tune)
+    tune.add_argument("--ks", type=_windows, default=sweeping.DEFAULT_KS, metavar="K,K,...", help="windows to compare")
+    tune.add_argument("--prompt", action="append", help="may be given several times (default: --prompts)")
+    tune.add_argument("--prompts", type=Path, default=bench.PROMPTS, help='a JSON list of {"category", "prompt"}')
+    tune.add_argument("--count", type=int, default=6, help="prompts of the list, one of each category in turn")
+    tune.add_argument("--repeats", type=int, default=1, help="times every prompt is run with every window")
+    tune.add_argument("--temperature", type=float, default=0.0)
+    tune.add_argument("--top-p", type=float, default=1.0)
+    tune.add_argument("--top-k", type=int, default=0)
+    tune.add_argument("--seed", type=int, default=0)
+    tune.add_argument("--max-tokens", type=int, default=96)
+    tune.add_argument("--acceptor", default="rejection", help="a built-in name, or package.module:Name")
+    tune.add_argument("--json", action="store_true", help="one JSON object; progress goes to standard error")
+    tune.set_defaults(command=_sweep)
 
     plan = commands.add_parser("plan", help="size a pair for AWS Neuron")
     planner.add_arguments(plan)
@@ -195,6 +212,34 @@ def _run(options: argparse.Namespace) -> int:
     if metrics.reason == "error":
         print(metrics.message, file=sys.stderr)
         return BAD_INPUT
+    return 0
+
+
+def _sweep(options: argparse.Namespace) -> int:
+    prompts = options.prompt or bench.read_prompts(options.prompts)[: max(options.count, 0)]
+    if options.repeats < 1:
+        raise RequestError(f"{options.repeats} repeats measure nothing; choose 1 or more.")
+    session = _session(options, options.acceptor)
+    request = Request(
+        max_tokens=options.max_tokens,
+        sampling=Sampling(options.temperature, options.top_p, options.top_k, options.seed),
+        acceptor=session.acceptors[-1].name if ":" in options.acceptor else options.acceptor,
+    )
+    for step in sweeping.sweep(session, request, prompts, options.ks, options.repeats):
+        if not step.within:
+            print(f"{step.done} of {step.total} {step.doing}", file=sys.stderr, flush=True)
+    found = step.sweep
+    if options.json:
+        print(json.dumps(found.to_json()))
+        return 0
+    print(f"{found.pair}, {session.target.dtype}, {len(prompts)} prompts, temperature {options.temperature:g}")
+    print(*sweeping.table(found), *sweeping.sentences(found), sep="\n")
+    for other in found.elsewhere:
+        print(
+            f"Projection, not a measurement: with this acceptance {other.pair.target} + {other.pair.draft} on Trainium "
+            f"({other.pair.target_ms:g} and {other.pair.draft_ms:g} ms) would be best at k = {other.k}, "
+            f"{other.tpot_ms:.1f} ms a token ({other.speedup:.2f} times)."
+        )
     return 0
 
 

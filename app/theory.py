@@ -11,7 +11,6 @@ import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from app.metrics import Metrics
 from app.trace import DraftedToken, Event, Round, rounds
 
 
@@ -42,6 +41,16 @@ class WhatIf:
     k: int
     expected_length: float
     tpot_s: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Projection:
+    """A published pair with an acceptance measured here: the best window, and speedup and TPOT at it."""
+
+    pair: Published
+    k: int
+    speedup: float
+    tpot_ms: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,27 +86,118 @@ def best_k(
     return max(sorted(ks), key=lambda k: predicted_speedup(acceptance, k, cost_ratio, verify_ratio(k)))
 
 
-def what_if(trace: Iterable[Event]) -> list[WhatIf]:
-    """Every window from 2 to the run's own, judged from its acceptance by position and its times.
-
-    A smaller window keeps the same drafts up to its end, so position i is survived as often as it was. The verify
-    time lies on the line between the target's pass over one token (the target arm's) and over the window.
-    """
-    metrics = Metrics(trace)
-    arm = metrics.arms.get("speculative")
-    if arm is None or not arm.drafted or not arm.rounds:
-        return []
-    one = metrics.arms["target"].verify_pass_s if "target" in metrics.arms else None
-    widest, draft_pass, host = arm.verify_pass_s, arm.draft_pass_s, arm.host_seconds / arm.rounds
+def elsewhere(acceptance: float, ks: Iterable[int] = range(2, 17)) -> list[Projection]:
+    """What this acceptance would give at the published latencies: a projection, not a measurement (v taken as 1)."""
+    windows = list(ks)
     found = []
-    for k in range(2, arm.window + 1):
-        length = 1 + sum(arm.acceptance_by_position[: k - 1])
+    for pair in PUBLISHED:
+        k = best_k(acceptance, windows, pair.cost_ratio)
+        speedup = predicted_speedup(acceptance, k, pair.cost_ratio)
+        found.append(Projection(pair, k, speedup, pair.target_ms / speedup))
+    return found
+
+
+def what_if(*traces: Iterable[Event]) -> list[WhatIf]:
+    """Every window from 2 to the widest of the traces, judged from what they recorded; several are pooled.
+
+    The recorded text is walked again with the smaller window. A token that was an accepted draft would be kept again,
+    one that corrected a refused draft would be refused again; of a token that was never drafted (a bonus, the tail)
+    only the odds are known, those of a draft that follows a kept one. The verify time of a width that was not measured
+    lies on the line between its neighbours, the target alone being width 1.
+    """
+    walks = [walk for walk in map(_Walk, traces) if any(chance is not None for chance in walk.chances)]
+    if not walks:
+        return []
+    widths = _verify_seconds(walks)
+    draft_pass = sum(walk.draft_seconds for walk in walks) / sum(walk.drafted for walk in walks)
+    host = sum(walk.host_seconds for walk in walks) / sum(walk.rounds for walk in walks)
+    unknown = _odds_after_a_kept_draft(walks)
+    found = []
+    for k in range(2, max(widths) + 1):
+        length = sum(len(walk.chances) for walk in walks) / sum(walk.expected_rounds(k, unknown) for walk in walks)
         tpot = None
-        if one is not None and widest is not None and draft_pass is not None:
-            verify = one + (widest - one) * (k - 1) / (arm.window - 1)
-            tpot = (verify + (k - 1) * draft_pass + host) / length
+        if 1 in widths:
+            tpot = (_between(widths, k) + (k - 1) * draft_pass + host) / length
         found.append(WhatIf(k, length, tpot))
     return found
+
+
+class _Walk:
+    """The speculative arm of a trace, after its prefill, as a text to be walked again.
+
+    chances: for each token, whether a draft at its place was kept (1.0) or refused (0.0); None where there was none.
+    """
+
+    def __init__(self, trace: Iterable[Event]) -> None:
+        self.chances: list[float | None] = []
+        self.judged: list[bool] = []
+        self.after_kept: list[bool] = []
+        """Was it kept? Of every judged draft, and of those that followed a kept one."""
+        self.rounds = self.drafted = 0
+        self.draft_seconds = self.host_seconds = 0.0
+        self.verify: dict[int, list[float]] = {}
+        for event in trace:
+            if isinstance(event, Round) and event.index:
+                self._add(event)
+
+    def _add(self, round_: Round) -> None:
+        self.verify.setdefault(len(round_.drafted) + 1, []).append(round_.verify_seconds)
+        if round_.arm != "speculative":
+            return
+        self.rounds += 1
+        self.drafted += len(round_.drafted)
+        self.draft_seconds += round_.draft_seconds
+        self.host_seconds += round_.host_seconds
+        self.chances += [1.0] * len(round_.accepted)
+        if round_.final is not None:
+            self.chances.append(0.0 if round_.final.provenance == "corrected" else None)
+        judged = [token.state == "accepted" for token in round_.drafted if token.state != "discarded"]
+        self.judged += judged
+        self.after_kept += judged[1:]
+
+    def expected_rounds(self, k: int, unknown: float) -> float:
+        """Rounds of window k to the end of the text; `unknown`: the odds of a token that was not drafted."""
+        end = len(self.chances)
+        rounds = [0.0] * (end + 1)
+        for start in range(end - 1, -1, -1):
+            reached, expected = 1.0, 1.0
+            last = min(start + k - 1, end)
+            for place in range(start, last):
+                known = self.chances[place]
+                chance = unknown if known is None else known
+                expected += reached * (1 - chance) * rounds[place + 1]
+                reached *= chance
+            rounds[start] = expected + reached * rounds[min(last + 1, end)]
+        return rounds[0]
+
+
+def _odds_after_a_kept_draft(walks: Iterable[_Walk]) -> float:
+    """The share of kept drafts among those that followed a kept one; among all where none did."""
+    after = [kept for walk in walks for kept in walk.after_kept]
+    judged = after or [kept for walk in walks for kept in walk.judged]
+    return sum(judged) / len(judged)
+
+
+def _verify_seconds(walks: Iterable[_Walk]) -> dict[int, float]:
+    """Mean seconds of the target's pass by its width; the few shrunken windows at an end are no measurement."""
+    by_width: dict[int, list[float]] = {}
+    for walk in walks:
+        for width, seconds in walk.verify.items():
+            by_width.setdefault(width, []).extend(seconds)
+    enough = max(3, sum(map(len, by_width.values())) / 20)
+    return {
+        width: sum(seconds) / len(seconds)
+        for width, seconds in sorted(by_width.items())
+        if width == max(by_width) or len(seconds) >= enough
+    }
+
+
+def _between(known: dict[int, float], at: int) -> float:
+    """The value at `at` on the straight lines through `known`, whose ends enclose it."""
+    if at in known:
+        return known[at]
+    low, high = max(x for x in known if x < at), min(x for x in known if x > at)
+    return known[low] + (known[high] - known[low]) * (at - low) / (high - low)
 
 
 def counterfactuals(trace: Iterable[Event]) -> list[Counterfactual]:

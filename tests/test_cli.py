@@ -132,3 +132,36 @@ def test_a_trace_that_is_none_is_a_sentence(capsys: pytest.CaptureFixture[str], 
     for bad in (file, tmp_path / "absent.jsonl"):
         assert main(["export", str(bad)]) == 2
         assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_sweep_measures_every_window_and_names_the_best(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["sweep", "--ks", "2,4", "--prompt", "Count to five.", "--max-tokens", "12", "--json"]) == 0
+    out, err = capsys.readouterr()
+    found = json.loads(out)
+    assert [point["k"] for point in found["points"]] == [2, 4]
+    assert found["best_k"] in (2, 4)
+    assert all(point["identical"] == point["runs"] == 1 for point in found["points"])
+    assert "2 of 2" in err
+
+
+@pytest.mark.parametrize(
+    ("flags", "fault"),
+    [
+        (["--ks", "1,2"], "k = 1 cannot be swept"),
+        (["--ks", "two"], "no list of windows"),
+        (["--count", "0"], "no prompt to sweep"),
+        (["--repeats", "0"], "0 repeats"),
+        (["--prompts", "/nowhere.json"], "no JSON list"),
+    ],
+)
+def test_a_sweep_that_cannot_work_is_a_sentence(
+    capsys: pytest.CaptureFixture[str], flags: list[str], fault: str
+) -> None:
+    try:
+        code: object = main(["sweep", *flags])
+    except SystemExit as exit_:
+        code = exit_.code
+    message = capsys.readouterr().err
+    assert code == 2
+    assert fault in message
+    assert message.count("\n") == 1

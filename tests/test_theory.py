@@ -44,15 +44,26 @@ def test_best_k_grows_with_acceptance_and_falls_with_cost() -> None:
     assert theory.best_k(0.0, ks, 0.1) == 1
 
 
-def test_what_if_keeps_the_drafts_up_to_its_end() -> None:
-    found = {other.k: other for other in theory.what_if(trace())}
+def test_what_if_walks_the_recorded_text_again() -> None:
+    events = [event for event in trace() if event is not SPECULATIVE[-1]]
+    found = {other.k: other for other in theory.what_if(events)}
     assert set(found) == {2, 3, 4}
-    assert found[2].expected_length == pytest.approx(1 + 1.0)
-    assert found[3].expected_length == pytest.approx(1 + 1.0 + 0.5)
-    assert found[4].expected_length == pytest.approx(1 + 1.0 + 0.5 + 0.5)
+    # kept kept kept bonus | kept corrected: three windows of two
+    assert found[2].expected_length == pytest.approx(6 / 3)
+    # three, then a place that was never drafted: of the drafts after a kept one, 2 of 3 were kept
+    assert found[3].expected_length == pytest.approx(6 / (1 + 1 + 1 / 3))
+    assert found[4].expected_length == pytest.approx(6 / 2)
     # verify 9 ms at k = 1 and 12 ms at k = 4, a draft pass 1 ms, host 1 ms a round
     assert found[2].tpot_s == pytest.approx((0.010 + 0.001 + 0.001) / 2)
     assert found[4].tpot_s == pytest.approx((0.012 + 0.003 + 0.001) / 3)
+
+
+def test_what_if_of_several_traces_pools_them() -> None:
+    once, twice = theory.what_if(trace()), theory.what_if(trace(), trace())
+    assert [other.k for other in once] == [other.k for other in twice]
+    for one, two in zip(once, twice, strict=True):
+        assert two.expected_length == pytest.approx(one.expected_length)
+        assert two.tpot_s == pytest.approx(one.tpot_s)
 
 
 def test_what_if_of_the_recorded_window_is_its_measured_length() -> None:

@@ -9,11 +9,13 @@ from pathlib import Path
 from app.errors import RequestError
 from app.pairs import ROOT, PairOptions, load
 
+PROMPTS = ROOT / "assets" / "prompts.json"
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     measurements = parser.add_subparsers(dest="measurement", required=True, metavar="MEASUREMENT")
     acceptors = measurements.add_parser("acceptors", help="what each acceptor keeps on the embedded pair")
-    acceptors.add_argument("--prompts", type=Path, default=ROOT / "assets" / "prompts.json")
+    acceptors.add_argument("--prompts", type=Path, default=PROMPTS)
     acceptors.add_argument("--count", type=int, default=12, help="prompts, spread over the file's categories")
     acceptors.add_argument("--k", type=int, default=5)
     acceptors.add_argument("--temperature", type=float, default=1.0)

@@ -12,7 +12,7 @@ REPLAYS = FOLDER / "replays"
 
 def script() -> str:
     """The page's scripts in one piece."""
-    names = ("trace.js", "tokens.js", "playground.js", "rounds.js")
+    names = ("trace.js", "tokens.js", "playground.js", "rounds.js", "tune.js")
     return "\n".join((FOLDER / name).read_text(encoding="utf-8") for name in names)
 
 

@@ -8,22 +8,25 @@ from typing import Any
 import plotly.graph_objects as go  # type: ignore[import-untyped]
 
 from app.metrics import ArmMetrics, Metrics
-from app.theory import PUBLISHED
+from app.sweep import Sweep
+from app.theory import PUBLISHED, predicted_speedup
 from app.trace import ARMS, Arm
 
 NAMES: dict[Arm, str] = {"target": "target only", "speculative": "speculative"}
 # Where there is no style sheet to ask; in the page the script puts the palette of the moment in their place.
-COLOURS: dict[str, str] = {"target": "#66717c", "accepted": "#00785a", "muted": "#8b949c"}
+COLOURS: dict[str, str] = {
+    "target": "#66717c",
+    "accepted": "#00785a",
+    "muted": "#8b949c",
+    "corrected": "#b23f00",
+    "bonus": "#1d4fd8",
+}
 _COLOUR_OF: dict[Arm, str] = {"target": "target", "speculative": "accepted"}
 
 
-def tpot_figure(metrics: Metrics) -> go.Figure:
-    """Milliseconds per token over the tokens of both arms: each round, and the running TPOT.
-
-    A round of n tokens in s seconds is a point of s / n at its last token. The published medians are offered in the
-    legend, switched off.
-    """
-    figure = go.Figure(
+def _figure(x: str, y: str, **layout: Any) -> go.Figure:
+    """An empty figure in the page's style; its colours are put in where it is shown, by `meta`."""
+    return go.Figure(
         layout={
             "template": "none",
             "margin": {"l": 48, "r": 12, "t": 34, "b": 40},
@@ -32,10 +35,21 @@ def tpot_figure(metrics: Metrics) -> go.Figure:
             "font": {"size": 14},
             "legend": {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"},
             "hovermode": "x unified",
-            "xaxis": {"title": {"text": "tokens"}, "showgrid": False, "rangemode": "tozero"},
-            "yaxis": {"title": {"text": "ms per token"}, "rangemode": "tozero"},
+            "xaxis": {"title": {"text": x}, "showgrid": False},
+            "yaxis": {"title": {"text": y}, "rangemode": "tozero"},
+            **layout,
         }
     )
+
+
+def tpot_figure(metrics: Metrics) -> go.Figure:
+    """Milliseconds per token over the tokens of both arms: each round, and the running TPOT.
+
+    A round of n tokens in s seconds is a point of s / n at its last token. The published medians are offered in the
+    legend, switched off.
+    """
+    axis = {"title": {"text": "tokens"}, "showgrid": False, "rangemode": "tozero"}
+    figure = _figure("tokens", "ms per token", xaxis=axis)
     longest = 2
     for arm in ARMS:
         tokens, rounds, mean = _series(metrics.arms.get(arm))
@@ -70,6 +84,57 @@ def tpot_figure(metrics: Metrics) -> go.Figure:
             meta={"published": True, "colour": "muted"},
         )
     return figure
+
+
+def sweep_figures(sweep: Sweep) -> dict[str, go.Figure]:
+    """What a sweep measured, beside what was predicted: "tpot" and "speedup" by k."""
+    points, guessed = sweep.points, [other for other in sweep.what_if if other.tpot_s is not None]
+    ks = [point.k for point in points]
+    tpot = _figure("window k", "ms per token")
+    speedup = _figure("window k", "speedup")
+    alone = sweep.target_tpot_s
+    if ks and alone is not None:
+        _line(tpot, "target alone", ks, [1000 * alone] * len(ks), "target", "dash", None)
+        _line(speedup, "target alone", ks, [1.0] * len(ks), "target", "dash", None)
+    _line(tpot, "formula", ks, [1000 * point.predicted_tpot_s for point in points], "corrected", "dot", "x")
+    _line(speedup, "formula", ks, [point.predicted_speedup for point in points], "corrected", "dot", "x")
+    widest = [other.k for other in guessed]
+    if widest:
+        told = [1000 * (other.tpot_s or 0) for other in guessed]
+        _line(tpot, f"what-if from k = {widest[-1]}", widest, told, "bonus", "dashdot", "square-open")
+    _line(tpot, "measured", ks, [1000 * point.tpot_s for point in points], "accepted", "solid", "diamond")
+    _line(speedup, "measured", ks, [point.speedup for point in points], "accepted", "solid", "diamond")
+    speedup.data[-1].error_y = {
+        "array": [max(0.0, point.quartiles[1] - point.speedup) for point in points],
+        "arrayminus": [max(0.0, point.speedup - point.quartiles[0]) for point in points],
+        "thickness": 1.5,
+    }
+    return {"tpot": tpot, "speedup": speedup}
+
+
+def elsewhere_figure(acceptance: float) -> go.Figure:
+    """A projection: TPOT by k at the published latencies, for this acceptance (0 to 1)."""
+    figure = _figure("window k", "ms per token")
+    ks = list(range(1, 17))
+    for pair, colour, symbol in zip(PUBLISHED, ("accepted", "bonus"), ("diamond", "circle"), strict=True):
+        tpot = [pair.target_ms / predicted_speedup(acceptance, k, pair.cost_ratio) for k in ks]
+        _line(figure, f"{pair.target} + {pair.draft}", ks, tpot, colour, "dot", symbol)
+    return figure
+
+
+def _line(
+    figure: go.Figure, name: str, x: list[int], y: list[float], colour: str, dash: str, symbol: str | None
+) -> None:
+    figure.add_scatter(
+        x=x,
+        y=y,
+        name=name,
+        mode="lines+markers" if symbol else "lines",
+        line={"width": 3 if dash == "solid" else 2, "dash": dash, "color": COLOURS[colour]},
+        marker={"size": 9, "symbol": symbol, "color": COLOURS[colour]},
+        hovertemplate="%{y:.2f}",
+        meta={"colour": colour},
+    )
 
 
 def to_json(figure: go.Figure) -> dict[str, Any]:

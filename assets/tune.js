@@ -1,0 +1,51 @@
+/* Figures that come whole from app/ui/plots.py: drawn in the page's colours of the moment, and again when they change. */
+(() => {
+  const Playground = window.Playground;
+  const { h } = Playground;
+
+  /** Plotly is large: it is fetched when there is a first figure to draw. Resolves where it cannot be had, too. */
+  const plotly = (url) => (Playground.plotly ??= new Promise((resolve) => {
+    if (window.Plotly) return resolve();
+    document.head.append(h("script", { src: url, onload: resolve, onerror: resolve }));
+  }));
+
+  /** The figure with the colours named in its traces' `meta`, light or dark. */
+  const dressed = (figure, element) => {
+    const style = getComputedStyle(element);
+    const colour = (name) => style.getPropertyValue(`--${name}`).trim();
+    const { data, layout, config } = structuredClone(figure);
+    for (const trace of data) {
+      const tint = colour(trace.meta?.colour ?? "muted");
+      for (const part of [trace.line, trace.marker, trace.error_y]) if (part) part.color = tint;
+    }
+    layout.font = { ...layout.font, color: colour("muted"), family: style.fontFamily };
+    for (const axis of [layout.xaxis, layout.yaxis]) Object.assign(axis, { gridcolor: colour("line"), zerolinecolor: colour("line") });
+    layout.hoverlabel = { bgcolor: colour("panel"), bordercolor: colour("line"), font: { color: colour("ink") } };
+    return [data, layout, config];
+  };
+
+  /** Mounts a component whose value is a list of {title, note, figure}. */
+  Playground.mountFigures = (element, props, watch) => {
+    let areas = [];
+    const draw = () => {
+      const shown = props.value ?? [];
+      if (areas.length !== shown.length) {
+        areas = shown.map(() => h("div", { class: "plot-area", role: "img" }));
+        element.replaceChildren(...shown.map((each, i) => h("section", { class: "plot", "aria-label": each.title }, h("h4", {}, each.title), areas[i], h("p", { class: "plot-note" }, each.note))));
+      }
+      shown.forEach((each, i) => {
+        areas[i].setAttribute("aria-label", `${each.title}. ${each.note}`);
+        areas[i].nextSibling.textContent = each.note;
+      });
+      if (!shown.length || !element.clientWidth) return;
+      plotly(props.plotly).then(() => window.Plotly && shown.forEach((each, i) => areas[i].isConnected && window.Plotly.react(areas[i], ...dressed(each.figure, element))));
+    };
+    watch("value", draw);
+    new ResizeObserver(() => {
+      draw();
+      for (const area of areas) if (window.Plotly && area.data && area.clientWidth) window.Plotly.Plots.resize(area);
+    }).observe(element);
+    new MutationObserver(draw).observe(document.body, { attributeFilter: ["class"] });
+    draw();
+  };
+})();
