@@ -306,6 +306,7 @@ class Metrics:
             "draft_acceptance_rate": arm.draft_acceptance_rate,
             "mean_acceptance_length": arm.mean_acceptance_length,
             "acceptance_by_position": arm.acceptance_by_position,
+            "total_variation": arm.total_variation,
             "counts": dict(arm.counts),
             "draft_seconds": arm.draft_seconds,
             "verify_seconds": arm.verify_seconds,

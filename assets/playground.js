@@ -33,6 +33,8 @@
     document.addEventListener("keydown", (event) => event.key === "Escape" && (tip.hidden = true));
   };
 
+  const ROUNDING = 1e-6; // below it a distance is that of floating point
+
   /** Big numbers: what the two arms measured up to the moment shown. */
   class Headline {
     constructor() {
@@ -42,15 +44,19 @@
         this.figures.set(name, element);
         return element;
       };
-      const pair = (title, name, base, unit) =>
-        h("div", { class: "cell" }, h("h4", {}, term(title, name)), h("p", {}, figure(`target.${base}`, "arm-target"), h("span", { class: "unit" }, unit), h("span", { class: "to", "aria-label": "against" }, "→"), figure(`speculative.${base}`, "arm-speculative"), h("span", { class: "unit" }, unit)));
-      const single = (title, name, base) => h("div", { class: "cell" }, h("h4", {}, term(title, name)), h("p", {}, figure(`speculative.${base}`, "arm-speculative")));
+      const cell = (title, name, className, ...content) => h("div", { class: `cell ${className}` }, h("h4", {}, term(title, name)), h("p", {}, ...content));
+      const pair = (title, name, base, unit, className = "") =>
+        cell(title, name, className, figure(`target.${base}`, "arm-target"), h("span", { class: "to", role: "img", "aria-label": "against" }, "→"), figure(`speculative.${base}`, "arm-speculative"), h("span", { class: "unit" }, unit));
+      const single = (title, name, base) => cell(title, name, "", figure(`speculative.${base}`, "arm-speculative"));
+      this.meter = h("i", { class: "meter", role: "meter", "aria-label": "Distance to the target", "aria-valuemin": "0", "aria-valuemax": "1", "aria-valuenow": "0" });
+      this.promise = h("span", { class: "promise", hidden: true });
       this.element = h(
         "section",
         { class: "headline", "aria-label": "Figures" },
-        h("div", { class: "cell hero" }, h("h4", {}, term("Speedup", "speedup")), h("p", {}, figure("speedup"))),
-        h("div", { class: "cell hero tpot" }, h("h4", {}, term("Time per output token", "TPOT")), h("p", {}, figure("target.tpot_s", "arm-target"), h("span", { class: "unit" }, "ms"), h("span", { class: "to", "aria-label": "against" }, "→"), figure("speculative.tpot_s", "arm-speculative"), h("span", { class: "unit" }, "ms"))),
-        single("Tokens per target pass", "mean acceptance length", "mean_acceptance_length"),
+        cell("Speedup", "speedup", "hero", figure("speedup")),
+        pair("Time per output token", "TPOT", "tpot_s", "ms", "hero tpot"),
+        cell("Distance to the target", "total variation", "hero distance", figure("distance"), this.promise, this.meter),
+        single("Tokens per pass", "mean acceptance length", "mean_acceptance_length"),
         single("Acceptance rate", "acceptance rate", "acceptance_rate"),
         single("Drafts kept", "draft acceptance rate", "draft_acceptance_rate"),
         pair("First token", "TTFT", "ttft_s", "ms"),
@@ -77,22 +83,64 @@
       const speedup = both ? at.target.tpot_s / at.speculative.tpot_s : null;
       set("speedup", speedup === null ? "–" : `${speedup.toFixed(2)}×`);
       this.element.classList.toggle("slower", speedup !== null && speedup < 1);
+      this.#distance(at.speculative?.total_variation ?? null, set);
+    }
+
+    /** The losslessness meter: how far what was emitted is, at worst, from what the target alone would emit. */
+    #distance(distance, set) {
+      const { started } = store.run;
+      const exact = distance !== null && distance < ROUNDING;
+      set("distance", distance === null ? "–" : exact ? "0" : distance.toFixed(distance < 0.0995 ? 3 : 2));
+      this.figures.get("distance").title = distance === null ? "" : `largest of any position: ${distance.toExponential(1)}`;
+      this.element.classList.toggle("off-target", distance !== null && !exact);
+      this.meter.style.setProperty("--share", `${100 * Math.min(1, distance ?? 0)}%`);
+      this.meter.setAttribute("aria-valuenow", (distance ?? 0).toFixed(3));
+      this.promise.hidden = !started || !store.run.running.includes("speculative");
+      if (!started) return;
+      const promise = started.lossless ? "lossless" : "lossy";
+      this.promise.className = `promise ${promise}`;
+      this.promise.textContent = promise;
     }
   }
 
-  /** Both arms on one time axis: a column for each pass, a cell for each token it gave. Also the scrubber. */
+  const SPEEDS = [[0.5, "½×"], [1, "1×"], [2, "2×"]];
+
+  /** Both arms on one time axis: a column for each pass, a cell for each token it gave. Also the scrubber and player. */
   class Race {
     constructor() {
-      this.canvas = h("canvas", { class: "race-canvas", role: "img", "aria-label": "Passes of both arms over time" });
+      const button = (label, title, onclick, className = "") => h("button", { type: "button", class: `tool ${className}`, title, onclick }, label);
+      this.canvas = h("canvas", { class: "race-canvas", role: "img", "aria-label": "Passes of both arms over time", onclick: (event) => this.#point(event) });
       this.lead = h("span", { class: "race-lead" });
-      this.slider = h("input", { type: "range", class: "race-slider", min: "0", max: "1000", value: "1000", "aria-label": "Moment shown", oninput: () => this.#scrub() });
-      this.element = h("section", { class: "race", "aria-label": "Race" }, h("header", {}, h("h4", {}, "Every pass, by its own clock"), this.lead), this.canvas, this.slider);
+      this.slider = h("input", { type: "range", class: "race-slider", min: "0", max: "1000", value: "1000", "aria-label": "Moment shown", oninput: () => this.#scrub(Number(this.slider.value) / 1000) });
+      this.moment = h("output", { class: "race-moment" });
+      this.play = button("▶ Replay", "Play the run again at its true pace", () => (store.playing ? store.pause() : store.play()), "play");
+      this.back = button("‹ step", "One round back", () => store.step(-1));
+      this.forward = button("step ›", "One round on", () => store.step(1));
+      this.speeds = new Map(SPEEDS.map(([speed, label]) => [speed, button(label, `Replay at ${label} the true pace`, () => this.#speed(speed))]));
+      const lanes = h("div", { class: "race-lanes", "aria-hidden": "true" }, ...ARMS.map((arm) => h("span", { class: `arm-${arm}` }, NAMES[arm])));
+      this.element = h(
+        "section",
+        { class: "race", "aria-label": "Race" },
+        h("header", {}, h("h4", {}, "Every pass on its arm's own clock, a cell for each token it gave"), this.moment),
+        h("div", { class: "race-track" }, lanes, this.canvas, this.play, this.slider),
+        h("div", { class: "tools", role: "group", "aria-label": "Replay" }, this.back, this.forward, ...this.speeds.values()),
+      );
       this.scale = 0;
+      this.#speed(1);
     }
 
-    #scrub() {
+    #speed(speed) {
+      store.speed = speed;
+      for (const [each, button] of this.speeds) button.setAttribute("aria-pressed", String(each === speed));
+    }
+
+    #point(event) {
+      if (!store.live && store.run.duration) this.#scrub(event.offsetX / this.canvas.clientWidth);
+    }
+
+    #scrub(share) {
       store.pause();
-      store.seek((Number(this.slider.value) / 1000) * store.run.duration);
+      store.seek(share * store.run.duration);
     }
 
     /** Seconds the axis spans: grows in steps while a run is live, so that columns stay put between them. */
@@ -112,6 +160,9 @@
       const value = String(time === Infinity || !duration ? 1000 : Math.round((time / duration) * 1000));
       if (this.slider.value !== value) this.slider.value = value;
       this.slider.setAttribute("aria-valuetext", format.seconds(Math.min(time, duration)));
+      for (const each of [this.play, this.back, this.forward, ...this.speeds.values()]) each.disabled = live || !duration;
+      this.play.textContent = store.playing ? "❚❚ Pause" : "▶ Replay";
+      this.moment.textContent = !duration ? "" : time === Infinity ? format.seconds(duration) : `${format.seconds(time)} of ${format.seconds(duration)}`;
       this.lead.textContent = this.#leadText(duration);
       this.#draw(duration);
     }
@@ -181,7 +232,7 @@
       this.buttons = new Map();
       const entries = KINDS.map((kind) => {
         const count = h("b", { "data-count": kind }, "0");
-        const button = h("button", { type: "button", class: "legend-entry", "aria-pressed": "false", "data-term": kind, "data-kind": kind, onclick: () => store.isolate(kind) }, h("span", { class: `swatch tok k-${kind}`, "aria-hidden": "true" }, "abc"), kind, count);
+        const button = h("button", { type: "button", class: "legend-entry", "aria-pressed": "false", "data-term": kind, "data-kind": kind, onclick: () => store.isolate(kind) }, h("span", { class: `swatch tok k-${kind}` }, kind), count);
         this.counts.set(kind, count);
         this.buttons.set(kind, button);
         return button;
@@ -314,39 +365,38 @@
     return `speculative-${created}.${ending}`;
   };
 
-  /** Replay, export and import. */
+  /** Export and import. */
   class Toolbar {
     constructor(view, server, recordings) {
       this.view = view;
       this.server = server;
       const button = (label, title, onclick, className = "") => h("button", { type: "button", class: `tool ${className}`, title, onclick }, label);
-      this.playButton = button("▶ Replay", "Play the run again at its true pace", () => (store.playing ? store.pause() : store.play()), "play");
-      this.back = button("‹ step", "One round back", () => store.step(-1));
-      this.forward = button("step ›", "One round on", () => store.step(1));
-      this.speeds = [0.5, 1, 2].map((speed) => button({ 0.5: "½×", 1: "1×", 2: "2×" }[speed], `Replay at ${speed} times the true pace`, () => this.#speed(speed)));
       this.jsonl = button("Trace (JSONL)", "Save every event of this run", () => download(store.run.jsonl, fileName("jsonl"), "application/jsonl"));
       this.html = button("Page (HTML)", "Save this run as one page that opens anywhere", () => this.#exportPage());
       this.png = button("Plot (PNG)", "Save the plot as a picture", () => view.plot.save());
-      const needRun = [this.playButton, this.back, this.forward, ...this.speeds, this.jsonl, this.html, this.png];
-      this.needRun = needRun;
-      const replay = h("div", { class: "tools", role: "group", "aria-label": "Replay" }, this.playButton, this.back, this.forward, ...this.speeds);
+      this.needRun = [this.jsonl, this.html, this.png];
       const save = h("div", { class: "tools", role: "group", "aria-label": "Export" }, h("span", { class: "tools-name" }, "Export"), this.jsonl, server && this.html, server && this.png);
-      this.element = h("section", { class: "toolbar", "aria-label": "Replay and files" }, replay, save);
+      this.element = h("section", { class: "toolbar", "aria-label": "Files" }, save);
       if (server) this.element.append(this.#open(recordings));
-      this.#speed(1);
     }
 
     #open(recordings) {
       const file = h("input", { type: "file", accept: ".jsonl,.json,.txt", class: "file", "aria-label": "Open a trace file", onchange: () => this.#import(file) });
       const group = h("div", { class: "tools", role: "group", "aria-label": "Open" }, h("span", { class: "tools-name" }, "Open"), h("label", { class: "tool file-label" }, "a trace file", file));
       if (recordings.length) {
-        const choice = h("select", { class: "tool", "aria-label": "Recorded runs", onchange: () => choice.value && this.view.open(this.server.recording(choice.value)) }, h("option", { value: "" }, "a recorded run"), ...recordings.map((name) => h("option", { value: name }, name)));
+        const choice = h("select", { class: "tool", "aria-label": "Recorded runs", onchange: () => this.#recording(choice) }, h("option", { value: "" }, "a recorded run"), ...recordings.map(({ name, label }) => h("option", { value: name }, label)));
         group.append(choice);
       }
       this.last = h("button", { type: "button", class: "tool", hidden: true, onclick: () => this.#reopen() }, "your last run");
       shelf.get().then((text) => (this.last.hidden = !text || store.run.lines.length > 0));
       group.append(this.last);
       return group;
+    }
+
+    #recording(choice) {
+      const name = choice.value;
+      choice.value = "";
+      if (name) this.view.open(this.server.recording(name));
     }
 
     async #reopen() {
@@ -369,14 +419,8 @@
       else download(answer.page, fileName("html"), "text/html");
     }
 
-    #speed(speed) {
-      store.speed = speed;
-      this.speeds.forEach((each, index) => each.setAttribute("aria-pressed", String([0.5, 1, 2][index] === speed)));
-    }
-
     update() {
       for (const each of this.needRun) each.disabled = store.live || !store.run.lines.length;
-      this.playButton.textContent = store.playing ? "❚❚ Pause" : "▶ Replay";
       if (this.last && store.run.lines.length) this.last.hidden = true;
     }
   }
@@ -395,8 +439,9 @@
       this.plot = new Plot(options.figure, options.plotly);
       this.toolbar = new Toolbar(this, options.server, options.recordings ?? []);
       this.about = h("p", { class: "run-about" });
+      const told = h("div", { class: "told" }, this.message, this.race.lead);
       const panes = h("div", { class: "panes" }, ...this.panes.map((pane) => pane.element));
-      this.element = h("div", { class: "pg pg-view" }, this.headline.element, this.message, this.legend.element, panes, this.race.element, this.toolbar.element, this.plot.element, this.about);
+      this.element = h("div", { class: "pg pg-view" }, this.headline.element, told, this.legend.element, panes, this.race.element, this.toolbar.element, this.plot.element, this.about);
       attachCard(panes, this.panes);
       store.on("run", () => this.#reset());
       store.on("items", () => this.#grow());
@@ -458,6 +503,7 @@
       for (const pane of this.panes) {
         const off = run.started && !run.running.includes(pane.arm);
         pane.element.classList.toggle("off", Boolean(off));
+        pane.rule(off ? null : run.started);
         pane.element.classList.toggle("writing", store.live && Boolean(run.started) && !pane.data.rounds.at(-1)?.finish_reason && !off);
       }
       if (run.started) {

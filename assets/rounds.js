@@ -4,13 +4,15 @@
   const { bar, format, h, roundAt, store, term } = Playground;
 
   const SIGNS = { accepted: "✓", rejected: "✕", discarded: "·" };
+  const ROW = 14; // pixels of a line of the minimap
   const PARTS = ["draft", "verify", "host"];
 
   /** A round as a row: the token known before it, the drafts with their verdicts, the target's own token, the time. */
   const row = (round, known, slowest) => {
     const { run } = store;
     const box = (id, kind, sign, title) => h("span", { class: `box k-${kind}`, title }, h("code", {}, run.label(id)), sign && h("i", { "aria-label": kind }, sign));
-    const boxes = h("div", { class: "boxes" }, known ? box(known.id, "known", null, "known before the round") : null);
+    const start = known ? box(known.id, "known", null, "known before the round") : h("span", { class: "box k-known" }, "the prompt");
+    const boxes = h("div", { class: "boxes" }, start);
     round.drafted.forEach((drafted) => boxes.append(box(drafted.id, drafted.state, SIGNS[drafted.state], `${drafted.state}: p ${format.chance(drafted.p)}, q ${format.chance(drafted.q)}`)));
     if (round.final) boxes.append(h("span", { class: "then", "aria-hidden": "true" }, "→"), box(round.final.id, round.final.provenance, { corrected: "↻", bonus: "+", target: "" }[round.final.provenance], round.final.provenance));
     const total = round.draft_seconds + round.verify_seconds + round.host_seconds;
@@ -24,6 +26,65 @@
     return h("li", { class: "round", "data-round": round.index, tabindex: "-1" }, h("span", { class: "round-index" }, String(round.index)), boxes, h("span", { class: "round-count" }, `${round.tokens.length}`), times, h("span", { class: "round-time" }, `${format.ms(total)} ms`));
   };
 
+  /** The whole answer in small: a mark for each token, as wide as its text; the round shown is framed. */
+  class Minimap {
+    constructor(pick) {
+      this.element = h("canvas", { class: "minimap", role: "img", "aria-label": "The whole answer, a mark for each token", title: "The whole answer: click to go there", onclick: (event) => this.#click(event) });
+      this.pick = pick;
+      this.spots = [];
+    }
+
+    #click({ offsetX, offsetY }) {
+      const line = this.spots.filter((spot) => Math.abs(spot.y + ROW / 2 - offsetY) <= ROW / 2);
+      const spot = line.find(({ x, wide }) => offsetX < x + wide) ?? line.at(-1);
+      if (spot) this.pick(spot.token.round.index);
+    }
+
+    /** Where each token's mark lies; lines break where they are full and where the text breaks. */
+    #lay(tokens, width) {
+      const letters = tokens.reduce((sum, token) => sum + Math.max(1, token.text.length), 0);
+      const letter = Math.min(6, Math.max(1.5, (8 * width) / letters));
+      let x = 0;
+      let y = 0;
+      this.spots = tokens.map((token) => {
+        const wide = Math.max(1, token.special ? 2 : token.text.trimEnd().length) * letter;
+        if (x > 0 && x + wide > width) [x, y] = [0, y + ROW];
+        const spot = { token, x, y, wide };
+        x += wide + 1;
+        if (token.text.includes("\n")) [x, y] = [0, y + ROW];
+        return spot;
+      });
+      return (this.spots.at(-1)?.y ?? 0) + ROW;
+    }
+
+    update(arm, shown) {
+      const { element } = this;
+      const width = element.clientWidth;
+      if (!width) return;
+      const ratio = window.devicePixelRatio || 1;
+      const height = this.#lay(arm.tokens, width);
+      element.style.height = `${height}px`;
+      element.width = Math.round(width * ratio);
+      element.height = Math.round(height * ratio);
+      const paint = element.getContext("2d");
+      paint.scale(ratio, ratio);
+      const style = getComputedStyle(element);
+      const colour = Object.fromEntries(["accepted", "corrected", "bonus", "target", "ink"].map((name) => [name, style.getPropertyValue(`--${name}`).trim()]));
+      for (const { token, x, y, wide } of this.spots) {
+        paint.globalAlpha = token.round.index <= shown.index ? 1 : 0.3;
+        paint.fillStyle = colour[token.kind];
+        const short = token.kind === "corrected" || token.kind === "target" ? 3 : 0;
+        paint.fillRect(x, y + 3 + short, wide, ROW - 6 - short);
+        if (token.round === shown) {
+          paint.globalAlpha = 1;
+          paint.fillStyle = colour.ink;
+          paint.fillRect(x, y + ROW - 2, wide + 1, 2);
+          paint.fillRect(x, y, wide + 1, 2);
+        }
+      }
+    }
+  }
+
   class Rounds {
     constructor() {
       this.list = h("ol", { class: "round-list", "aria-label": "Rounds of the speculative arm", tabindex: "0", onclick: (event) => this.#pick(event), onkeydown: (event) => this.#arrow(event) });
@@ -33,12 +94,13 @@
       this.rule = h("select", { class: "tool", "aria-label": "Judge again by", onchange: () => this.#cut() });
       this.ruleText = h("span", { class: "rule-text" });
       this.tail = h("p", { class: "scrub-text", "aria-live": "polite" });
+      this.map = new Minimap((index) => this.#seek(index));
       this.positions = h("div", { class: "bars" });
       this.kinds = h("div", { class: "bars" });
       this.windows = h("div", { class: "bars" });
       this.empty = h("p", { class: "rounds-empty" }, "Run a prompt, or open a trace, and every round of the speculative arm appears here.");
       const panel = (title, name, note, content) => h("section", { class: "panel" }, h("h4", {}, name ? term(title, name) : title), h("p", { class: "panel-note" }, note), content);
-      this.scrubber = h("section", { class: "scrubber", "aria-label": "Step through the rounds" }, step("‹", "Round before", -1), this.slider, step("›", "Next round", 1), this.where, this.tail);
+      this.scrubber = h("section", { class: "scrubber", "aria-label": "Step through the rounds" }, step("‹", "Round before", -1), this.slider, step("›", "Next round", 1), this.where, this.tail, this.map.element);
       this.panels = h("div", { class: "panels" },
         panel("Acceptance by position", "acceptance at position", "How often each place in the window was kept.", this.positions),
         panel("Acceptance by kind of token", "acceptance rate", "Kept, of the drafts that were judged.", this.kinds),
@@ -56,6 +118,8 @@
         this.visible = entries.at(-1).isIntersecting;
         this.#wake();
       }).observe(this.element);
+      new ResizeObserver(() => this.#wake()).observe(this.scrubber);
+      new MutationObserver(() => this.#wake()).observe(document.body, { attributeFilter: ["class"] });
       this.#reset();
     }
 
@@ -107,6 +171,7 @@
       const fresh = shown.tokens.map((token) => (token.special ? "" : token.text)).join("");
       const before = text.slice(0, text.length - fresh.length);
       this.tail.replaceChildren(before.length > 160 ? `… ${before.slice(-160)}` : before, h("mark", {}, fresh));
+      this.map.update(this.arm, shown);
       this.list.querySelector(".shown")?.classList.remove("shown");
       const element = this.list.children[shown.index];
       element?.classList.add("shown");
@@ -148,14 +213,14 @@
     #cut() {
       for (const old of this.list.querySelectorAll(".cut")) old.remove();
       const other = store.run.analysis?.counterfactuals[this.rule.value];
-      this.ruleText.textContent = other && this.rule.value !== "" ? ` ${other.description} Tokens per pass: ${format.number(other.expected_length)}.` : "";
+      this.ruleText.textContent = other && this.rule.value !== "" ? `${other.description} ${format.number(other.expected_length)} tokens a pass, against ${format.number(this.arm.rounds.at(-1).figures.mean_acceptance_length)} in this run.` : "";
       if (!other || this.rule.value === "") return;
       const drafting = this.arm.rounds.filter((round) => round.drafted.length);
       drafting.forEach((round, place) => {
         const kept = other.kept[place];
         const boxes = this.list.children[round.index].querySelector(".boxes");
-        const label = Number.isInteger(kept) ? String(kept) : kept.toFixed(1);
-        boxes.children[Math.round(kept)].after(h("span", { class: "cut", title: `${other.name} would keep ${label}` }, label));
+        const label = Number.isInteger(kept) || kept < 0.05 ? String(Math.round(kept)) : kept.toFixed(1);
+        boxes.children[Math.round(kept)].after(h("span", { class: "cut", title: `${other.name} would keep ${kept.toFixed(Number.isInteger(kept) ? 0 : 2)} of these drafts` }, label));
       });
     }
   }

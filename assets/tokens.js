@@ -28,8 +28,9 @@
       this.arm = arm;
       this.list = h("div", { class: "pane-text", role: "listbox", "aria-label": `${NAMES[arm]}: tokens`, "aria-orientation": "horizontal", tabindex: "0" });
       this.place = h("span", { class: "pane-figure" });
+      this.promise = h("span", { class: "promise", hidden: true });
       this.empty = h("p", { class: "pane-empty" }, arm === "target" ? "The target answers alone here, one token a pass." : "The same target answers here, with a draft model speculating for it.");
-      this.element = h("section", { class: `pane pane-${arm}`, "aria-label": NAMES[arm] }, h("header", {}, h("h3", {}, NAMES[arm]), this.place), this.list, this.empty);
+      this.element = h("section", { class: `pane pane-${arm}`, "aria-label": NAMES[arm] }, h("header", {}, h("h3", {}, NAMES[arm]), this.promise, this.place), this.list, this.empty);
       this.list.addEventListener("scroll", () => (this.follow = this.list.scrollTop + this.list.clientHeight > this.list.scrollHeight - 30));
       this.reset();
     }
@@ -63,15 +64,15 @@
       this.drawn = this.data.rounds.length;
       this.list.append(fragment);
       if (!this.stop) this.#rove(this.list.firstElementChild);
-      this.seek();
+      this.seek(true);
       this.markDivergence();
     }
 
     /** Show the rounds that had ended by the store's time; the others wait, invisible, in their places. */
-    seek() {
+    seek(fresh = false) {
       const round = roundAt(this.data, store.time);
       const shown = round ? round.index + 1 : 0;
-      for (let index = Math.min(shown, this.shown); index < Math.max(shown, this.shown, this.drawn); index++) {
+      for (let index = Math.min(shown, this.shown); index < Math.max(shown, this.shown, fresh ? this.drawn : 0); index++) {
         const each = this.data.rounds[index];
         if (!each) break;
         for (const token of [...each.tokens, ...each.refused]) elements.get(token)?.classList.toggle("ahead", index >= shown);
@@ -84,6 +85,16 @@
         if (store.time === Infinity) this.list.scrollTop = this.list.scrollHeight;
         else if (last) this.list.scrollTop = last.offsetTop - this.list.offsetTop - this.list.clientHeight + 60;
       }
+    }
+
+    /** Which acceptor judged what stands here, and whether the text is still distributed as the target's. */
+    rule(started) {
+      this.promise.hidden = this.arm === "target" || !started;
+      if (this.promise.hidden) return;
+      const promise = started.lossless ? "lossless" : "lossy";
+      this.promise.className = `promise ${promise}`;
+      this.promise.textContent = `${started.request.acceptor}, ${promise}`;
+      this.promise.title = started.lossless ? "This text is distributed exactly as the target's own." : "This rule keeps drafts the target would not have chosen: the text is not the target's.";
     }
 
     markDivergence() {
@@ -124,15 +135,24 @@
     return h("span", { class: "bar" }, fill);
   };
 
-  /** Likeliest first; the token itself follows with its probability where it is not among them. */
-  const alternatives = (title, list, chosen, side, probability) => {
+  /** Whether the warp leaves a model's distribution as it is, so that one figure says both. */
+  const unwarped = () => {
+    const { temperature, top_p: topP, top_k: topK } = store.run.started?.request.sampling ?? {};
+    return temperature === 1 && topP === 1 && topK === 0;
+  };
+
+  /** Likeliest first, before and after what `heads` names; the token itself follows where it is not among them. */
+  const alternatives = (title, list, chosen, side, probability, heads = unwarped() ? [] : ["model", "warped"]) => {
     const known = probability === undefined || list.some((other) => other.id === chosen);
-    const shown = known ? list : [...list, { id: chosen, warped_prob: probability }];
-    const rows = shown.map((other) => {
-      const note = other.model_prob === undefined ? null : `model ${format.chance(other.model_prob)}, after the warp ${format.chance(other.warped_prob)}`;
-      return h("div", { class: other.id === chosen ? "alt chosen" : "alt", title: note }, h("code", {}, store.run.label(other.id)), bar(other.warped_prob, side), h("b", {}, format.chance(other.warped_prob)));
-    });
-    return h("div", { class: `alts alts-${side}` }, h("h5", {}, title), ...rows);
+    const shown = known ? list : [...list, { id: chosen, model_prob: null, warped_prob: probability }];
+    const row = (other) => {
+      const gauge = bar(other.warped_prob, side);
+      if (heads.length) gauge.style.setProperty("--before", `${100 * (other.model_prob ?? 0)}%`);
+      const before = heads.length ? h("span", { class: "before" }, format.chance(other.model_prob)) : null;
+      return h("div", { class: other.id === chosen ? "alt chosen" : "alt" }, h("code", {}, store.run.label(other.id)), gauge, before, h("b", {}, format.chance(other.warped_prob)));
+    };
+    const head = heads.length ? h("div", { class: "alt alt-head" }, h("h5", {}, title), ...heads.map((each) => h("span", {}, each))) : h("h5", {}, title);
+    return h("div", { class: `alts alts-${side}${heads.length ? " both" : ""}` }, head, ...shown.map(row));
   };
 
   const coin = (drafted) => {
@@ -189,7 +209,7 @@
     } else {
       content.push(h("div", { class: "pq" }, h("span", {}, "p target"), bar(final.p, "target"), h("b", { "data-figure": "p" }, format.chance(final.p))));
       const columns = [alternatives("target's likeliest", final.alternatives, token.id, "target", final.p)];
-      if (final.residual.length) columns.push(alternatives("residual, drawn from", final.residual, token.id, "draft"));
+      if (final.residual.length) columns.push(alternatives("drawn from", final.residual, token.id, "residual", undefined, ["p", "residual"]));
       content.push(h("div", { class: "alt-columns" }, ...columns));
     }
     return content;
@@ -211,6 +231,7 @@
       if (pin) this.pinned = element;
       this.element.classList.toggle("pinned", Boolean(this.pinned));
       this.element.replaceChildren(...cardContent(token));
+      this.element.classList.toggle("wide", this.element.querySelector(".alts.both") !== null);
       if (pin) this.element.prepend(h("button", { class: "card-close", "aria-label": "Close the token card", onclick: () => this.hide(true) }, "×"));
       this.element.hidden = false;
       this.#place(element);

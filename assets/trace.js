@@ -41,7 +41,7 @@
     #addRound(event, item) {
       const arm = this.arms[event.arm];
       const before = arm.rounds.at(-1);
-      const round = { ...event, clock: item.clock, since: before ? before.clock : 0, figures: item.figures, draftTexts: item.drafts, tokens: [], refused: [] };
+      const round = { ...event, line: this.lines.length, clock: item.clock, since: before ? before.clock : 0, figures: item.figures, draftTexts: item.drafts, tokens: [], refused: [] };
       const token = (fields) => {
         const made = { arm: event.arm, round, index: arm.tokens.length, clock: item.clock, special: this.special.has(fields.id), text: item.texts[round.tokens.length], ...fields };
         round.tokens.push(made);
@@ -74,6 +74,12 @@
 
     get jsonl() {
       return this.lines.join("\n") + "\n";
+    }
+
+    /** Whether the arms ran one after the other, on a device that holds one sequence: only a replay shows their race. */
+    get inTurn() {
+      const [target, speculative] = ARMS.map((arm) => this.arms[arm].rounds);
+      return target.length > 1 && speculative.length > 1 && speculative[0].line > target.at(-1).line;
     }
 
     /** Every moment at which a round of either arm ended, in order. */
@@ -144,6 +150,7 @@
       if (!this.live) return;
       this.live = false;
       this.tell("state");
+      if (this.run.inTurn) this.play();
     }
 
     /** Show a whole trace. */

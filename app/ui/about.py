@@ -5,10 +5,13 @@ from __future__ import annotations
 import html
 import platform
 import sys
+from collections.abc import Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
 from app.metrics import DEFINITIONS
+from app.trace import Event, Round, TokenTexts, rounds
+from app.ui.render import label
 
 if TYPE_CHECKING:
     from app.ui.page import Session
@@ -29,16 +32,17 @@ _API_EXAMPLE = """from gradio_client import Client
 
 client = Client("http://127.0.0.1:7860")
 print(client.predict(api_name="/pairs"))
-for line in client.submit("Name three rivers.", k=4, max_tokens=64, api_name="/run"):
-    print(line)  # one event of the run, as a line of JSON"""
+job = client.submit("Name three rivers.", k=4, api_name="/run")
+for line in job:
+    print(line)  # one event of the run, as JSON"""
 
 _COMMANDS = """./launch.sh run --prompt "Name three rivers." --k 4 --json
 ./launch.sh export trace.jsonl
 ./launch.sh serve --replay trace.jsonl"""
 
 
-def page(session: Session | None) -> str:
-    """The whole tab."""
+def page(session: Session | None, recorded: Sequence[Event] = (), model_card: str = "") -> str:
+    """The whole tab. recorded: a run of the embedded pair, whose rounds are its pictures; model_card: its draft's."""
     return f"""<article class="pg about">
 <section>
 <h2>What happens here</h2>
@@ -47,7 +51,7 @@ that pass waits for memory, not for arithmetic. So scoring several tokens in one
 one. <b>Speculative sampling</b> uses that: a small <i>draft</i> model guesses the next k − 1 tokens, and the
 <i>target</i> scores them all in a single pass. A rule keeps the guesses that agree with the target and replaces the
 first that does not. The text stays the target's; only the number of passes falls.</p>
-{_picture()}
+{_picture(recorded)}
 <p>The two panes show the same target answering the same prompt, alone and with the draft. They share one device and
 never run at the same moment: each has its own clock, and what is shown is what each arm would take by itself. When
 all drafts of a round are kept, the target adds a bonus token free; when one is refused, the round took as long and
@@ -58,10 +62,11 @@ gave less. How long a window pays depends on how often the pair agrees: that is 
 <h2>From the command line</h2>
 <pre tabindex="0">{html.escape(_COMMANDS)}</pre>
 <h2>Sources</h2>
-<ul>{"".join(f"<li>{html.escape(who)}: <i>{html.escape(what)}</i>, {html.escape(where)}</li>" for who, what, where in _SOURCES)}</ul>
+<ul>{"".join(_source(*source) for source in _SOURCES)}</ul>
 <h2>Versions</h2>
 <p>{html.escape(_versions())}</p>
 {_models(session)}
+{_card(model_card)}
 </section>
 <section>
 <h2>Words and figures</h2>
@@ -70,22 +75,70 @@ gave less. How long a window pays depends on how often the pair agrees: that is 
 </article>"""
 
 
-def _picture() -> str:
-    """Two rounds as in the papers' figures: all kept, and one refused."""
+def _card(text: str) -> str:
+    """A model card's paragraphs; its title is known here."""
+    paragraphs = [each for each in text.split("\n\n") if not each.startswith("# ")]
+    return (
+        "".join(["<h2>The embedded draft</h2>", *(f"<p>{html.escape(each)}</p>" for each in paragraphs)])
+        if text
+        else ""
+    )
 
-    def box(text: str, kind: str, sign: str = "") -> str:
-        mark = f"<i>{sign}</i>" if sign else ""
-        return f'<span class="box k-{kind}"><code>{text}</code>{mark}</span>'
 
-    kept = box("the", "known") + "".join(box(word, "accepted", "✓") for word in ("cat", "sat", "on"))
-    cut = box("the", "known") + box("cat", "accepted", "✓") + box("ran", "rejected", "✕") + box("off", "discarded", "·")
-    arrow = '<span class="then" aria-hidden="true">→</span>'
+def _source(who: str, what: str, where: str) -> str:
+    address = f"https://arxiv.org/abs/{where.split()[-1]}"
+    return (
+        f'<li>{html.escape(who)}: <i>{html.escape(what)}</i>, <a href="{address}" rel="noreferrer">'
+        f"{html.escape(where)}</a></li>"
+    )
+
+
+_SIGNS = {"accepted": "✓", "rejected": "✕", "discarded": "·", "corrected": "↻", "bonus": "+"}
+_Window = list[tuple[str, str]]
+"""The text and the kind of each token of a round: the known one, the drafts, the target's own."""
+
+_KEPT: _Window = [("the", "known"), *((word, "accepted") for word in ("cat", "sat", "on")), ("a", "bonus")]
+_CUT: _Window = [("the", "known"), ("cat", "accepted"), ("ran", "rejected"), ("off", "discarded"), ("sat", "corrected")]
+
+
+def _picture(recorded: Sequence[Event]) -> str:
+    """Two rounds as in the papers' figures: all kept, and one refused; of a recorded run where it has them."""
+
+    def box(text: str, kind: str) -> str:
+        mark = f"<i>{_SIGNS[kind]}</i>" if kind in _SIGNS else ""
+        return f'<span class="box k-{kind}"><code>{html.escape(text)}</code>{mark}</span>'
+
+    def boxes(window: _Window) -> str:
+        arrow = '<span class="then" aria-hidden="true">→</span>'
+        return "".join(box(*each) for each in window[:-1]) + arrow + box(*window[-1])
+
+    windows = list(_windows(recorded))
+    kept = next((each for each in windows if each[-1][1] == "bonus"), None)
+    cut = next((each for each in windows if each[1][1] == "accepted" and each[-1][1] == "corrected"), None)
+    if kept is None or cut is None:
+        whose, kept, cut = "", _KEPT, _CUT
+    else:
+        whose = " Both rounds are of the recorded run offered on the first tab."
     return f"""<figure class="two-rounds">
-<div class="boxes">{kept}{arrow}{box("a", "bonus", "+")}</div>
-<figcaption>All drafts kept: four tokens from one pass of the target, the last a bonus.</figcaption>
-<div class="boxes">{cut}{arrow}{box("sat", "corrected", "↻")}</div>
-<figcaption>The second draft refused: two tokens from a pass that took as long.</figcaption>
+<div class="boxes">{boxes(kept)}</div>
+<figcaption>All drafts kept: {len(kept) - 1} tokens from one pass of the target, the last a bonus.</figcaption>
+<div class="boxes">{boxes(cut)}</div>
+<figcaption>A draft refused: {sum(kind != "discarded" for _, kind in cut) - 2} tokens from a pass that took as long.{whose}</figcaption>
 </figure>"""
+
+
+def _windows(recorded: Sequence[Event]) -> Iterator[_Window]:
+    pieces: dict[int, str] = {}
+    for event in recorded:
+        if isinstance(event, TokenTexts):
+            pieces |= event.pieces
+    before: Round | None = None
+    for round_ in rounds(recorded, "speculative"):
+        if before is not None and round_.drafted and round_.final is not None:
+            drafts = [(label(pieces[token.id]), token.state) for token in round_.drafted]
+            final = (label(pieces[round_.final.id]), round_.final.provenance)
+            yield [(label(pieces[before.token_ids[-1]]), "known"), *drafts, final]
+        before = round_
 
 
 def _versions() -> str:

@@ -98,7 +98,7 @@ def build_page(
             with gr.Tab("Hardware", id="hardware"):
                 hardware.build()
             with gr.Tab("About", id="about"):
-                gr.HTML(about.page(session), apply_default_css=False, elem_id="about-text")
+                gr.HTML(about.page(session, *_embedded()), apply_default_css=False, elem_id="about-text")
         if session is not None:
             _api(session, line)
     page.queue(default_concurrency_limit=None)
@@ -180,15 +180,20 @@ def _prompt_row(examples: Sequence[dict[str, str]]) -> tuple[gr.Textbox, gr.Butt
         prompt = gr.Textbox(
             DEFAULT_PROMPT, label="Prompt", lines=2, max_lines=8, scale=1, min_width=240, elem_id="prompt"
         )
-        with gr.Column(scale=0, min_width=150, elem_id="run-column"):
-            run = gr.Button("Run", variant="primary", elem_id="run")
-            stop = gr.Button("Stop", variant="secondary", elem_id="stop")
-    if examples:
-        choices = [(f"{each['category']}: {each['prompt']}", each["prompt"]) for each in examples]
-        example = gr.Dropdown(
-            [("or choose an example", ""), *choices], value="", label="Examples", container=False, elem_id="examples"
-        )
-        example.input(None, [example, prompt], prompt, js="(chosen, prompt) => chosen || prompt")
+        with gr.Column(scale=0, min_width=260, elem_id="run-column"):
+            with gr.Row(elem_id="run-row"):
+                run = gr.Button("Run", variant="primary", min_width=80, elem_id="run")
+                stop = gr.Button("Stop", variant="secondary", min_width=80, elem_id="stop")
+            if examples:
+                choices = [(f"{each['category']}: {each['prompt']}", each["prompt"]) for each in examples]
+                example = gr.Dropdown(
+                    [("or choose an example", ""), *choices],
+                    value="",
+                    label="Examples",
+                    container=False,
+                    elem_id="examples",
+                )
+                example.input(None, [example, prompt], prompt, js="(chosen, prompt) => chosen || prompt")
     return prompt, run, stop
 
 
@@ -234,7 +239,13 @@ def _knobs(session: Session) -> list[Any]:
         info="Lookup copies what followed the last tokens before: for answers that repeat the prompt.",
         elem_id="drafter",
     )
-    arms = gr.Radio(_ARMS, value="both", label="Arms", elem_id="arms")
+    arms = gr.Radio(
+        _ARMS,
+        value="both",
+        label="Arms",
+        info="They take turns on the device, each on its own clock.",
+        elem_id="arms",
+    )
     with gr.Accordion("System prompt and template", open=False, elem_id="format"):
         system = gr.Textbox("", label="System prompt", info="Empty: the model's own.", lines=2)
         chat_template = gr.Checkbox(True, label="Chat template", info="Off: the model continues the prompt as it is.")
@@ -286,7 +297,7 @@ def _token_view(replay: Trace | None) -> gr.HTML:
 
     def recording(name: str) -> dict[str, Any]:
         path = assets.REPLAYS / f"{name}.jsonl"
-        if name not in _recordings():
+        if name not in {known["name"] for known in _recordings()}:
             return {"error": f"There is no recorded run {name!r}; choose one of the list."}
         return open_trace(path.read_text(encoding="utf-8"))
 
@@ -321,8 +332,27 @@ def _read(text: str) -> Trace:
     return trace.read(text.splitlines())
 
 
-def _recordings() -> list[str]:
-    return sorted(path.stem for path in assets.REPLAYS.glob("*.jsonl"))
+def _recordings() -> list[dict[str, str]]:
+    """The recorded runs: the name of each, and what its first line says of it."""
+    found = []
+    for path in sorted(assets.REPLAYS.glob("*.jsonl")):
+        with path.open(encoding="ascii") as lines:
+            started = trace.loads(next(lines))
+        assert isinstance(started, trace.RunStarted)
+        request = started.request
+        label = f"{request.prompt} (T = {request.sampling.temperature:g}, {request.acceptor}, k = {request.k})"
+        found.append({"name": path.stem, "label": label})
+    return found
+
+
+def _embedded() -> tuple[Trace, str]:
+    """For the About tab: the first recorded run of the embedded pair, and its draft's model card."""
+    recorded = next(iter(sorted(assets.REPLAYS.glob("*.jsonl"))), None)
+    card = assets.FOLDER / "draft" / "README.md"
+    return (
+        [] if recorded is None else _read(recorded.read_text(encoding="ascii")),
+        card.read_text(encoding="utf-8") if card.exists() else "",
+    )
 
 
 def _api(session: Session, line: Line) -> None:
@@ -509,9 +539,9 @@ _PAGE_STYLE = """
 .gradio-container > main, .gradio-container .main { padding: 12px 22px 20px !important; }
 .html-container { padding: 0 !important; }
 #acceptor-note { padding: 0 4px !important; }
-.masthead { display: flex; align-items: baseline; gap: 8px 26px; flex-wrap: wrap; }
-.masthead h1 { font-size: 24px; font-weight: 700; letter-spacing: -0.02em; margin: 0; }
-.masthead .pair-card { display: flex; flex-wrap: wrap; gap: 2px 22px; color: var(--muted); font-size: 14px; }
+.masthead { display: flex; align-items: center; gap: 4px 24px; flex-wrap: wrap; }
+.masthead h1 { font-size: 21px; font-weight: 700; letter-spacing: -0.02em; margin: 0; }
+.masthead .pair-card { display: flex; flex: 1; flex-wrap: wrap; gap: 0 20px; color: var(--muted); font-size: 13px; min-width: 300px; }
 .masthead .pair-card i { font-style: normal; color: var(--muted); }
 .masthead .pair-card b { color: var(--ink); font-weight: 600; }
 .masthead .theme { margin-left: auto; font-size: 17px; line-height: 1; padding: 6px 10px; }
@@ -519,13 +549,22 @@ _PAGE_STYLE = """
 .pg.note b { border: 1px solid currentColor; border-radius: 999px; padding: 0 7px; font-size: 12.5px; }
 .pg.note b.lossless { color: var(--accepted); } .pg.note b.lossy { color: var(--corrected); border-style: dashed; }
 .no-model { padding: 8px 0; color: var(--muted); }
-#run-column button { min-height: 40px; }
+#run-column { gap: 10px; justify-content: space-between; }
+#examples { flex-grow: 0; }
+#run-column button { min-height: 48px; }
+#knobs .head { display: block; position: relative; }
+#knobs .head label { display: block; }
+#knobs .head label > span { min-height: 30px; padding-right: 124px; }
+#knobs .head .tab-like-container { position: absolute; top: 0; right: 0; }
+#arms .wrap { gap: 6px; } #arms .wrap label { padding: 4px 8px; font-size: 13px; }
+footer .divider { display: none; }
 body.pg-running #stop { background: #b23f00; color: #ffffff; }
 .dark #tabs button[aria-selected="true"] { color: #4ad6a7; }
 #tabs button { font-size: 15px; }
 @media (max-width: 700px) {
   .gradio-container > main, .gradio-container .main { padding: 8px 10px 16px !important; }
-  #run-column { flex-direction: row !important; } #run-column button { flex: 1; }
+  #run-column { flex-grow: 1 !important; }
+  #tabs .tab-wrapper button { font-size: 13px; padding: 8px 7px; }
   #bench { flex-direction: column; } #knobs { order: 2; } #stage { order: 1; }
 }
 """

@@ -100,6 +100,7 @@ def figures(arm: ArmMetrics) -> Item:
         "acceptance_rate": arm.acceptance_rate,
         "draft_acceptance_rate": arm.draft_acceptance_rate,
         "acceptance_by_position": arm.acceptance_by_position,
+        "total_variation": arm.total_variation,
         "counts": dict(arm.counts),
     }
 

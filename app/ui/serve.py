@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import socket
+from collections import deque
+from contextlib import suppress
 
-from app.errors import RequestError
-from app.trace import Trace
+from app.errors import PlaygroundError, RequestError
+from app.trace import Arms, Request, Trace
 from app.ui.assets import FOLDER
 from app.ui.page import Session, build_page, launch_options
 
@@ -42,8 +44,17 @@ def examples() -> list[dict[str, str]]:
     return found
 
 
+def warm_up(session: Session) -> None:
+    """A first short run, so that the first one on the page is timed like any other."""
+    arms: Arms = "target" if session.draft is None else "both"
+    with suppress(PlaygroundError):  # what cannot run says so when it is asked for
+        deque(session.run(Request("Hello", max_tokens=8, k=session.default_k, arms=arms)), maxlen=0)
+
+
 def serve(session: Session | None, replay: Trace | None, *, host: str, port: int, auth: tuple[str, str] | None) -> None:
     """Serve until interrupted."""
+    if session is not None:
+        warm_up(session)
     page = build_page(session, examples(), replay)
     shown = f"[{host}]" if ":" in host else host
     print(
