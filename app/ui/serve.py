@@ -8,7 +8,7 @@ from collections import deque
 from contextlib import suppress
 
 from app.errors import PlaygroundError, RequestError
-from app.trace import Arms, Request, Trace
+from app.trace import Request, Trace
 from app.ui.assets import FOLDER
 from app.ui.page import Session, build_page, launch_options
 
@@ -46,9 +46,9 @@ def examples() -> list[dict[str, str]]:
 
 def warm_up(session: Session) -> None:
     """A first short run, so that the first one on the page is timed like any other."""
-    arms: Arms = "target" if session.draft is None else "both"
+    request = Request("Hello", max_tokens=8, k=session.default_k, drafter=session.drafters[0])
     with suppress(PlaygroundError):  # what cannot run says so when it is asked for
-        deque(session.run(Request("Hello", max_tokens=8, k=session.default_k, arms=arms)), maxlen=0)
+        deque(session.run(request), maxlen=0)
 
 
 def serve(session: Session | None, replay: Trace | None, *, host: str, port: int, auth: tuple[str, str] | None) -> None:
