@@ -6,6 +6,7 @@
   const KINDS = ["accepted", "corrected", "bonus", "target", "rejected", "discarded"];
   const elements = new WeakMap();
   const tokens = new WeakMap();
+  const places = new WeakMap();
 
   const shownText = (token) => {
     if (token.special) return store.run.label(token.id).replace(/^<\|?|\|?>$/g, "");
@@ -37,6 +38,8 @@
 
     reset() {
       this.list.replaceChildren();
+      this.paragraph = null;
+      this.order = [];
       this.follow = true;
       this.drawn = 0;
       this.shown = 0;
@@ -55,17 +58,24 @@
       const fresh = this.data.rounds.slice(this.drawn);
       if (!fresh.length) return;
       this.empty.hidden = true;
-      const fragment = document.createDocumentFragment();
       for (const round of fresh) {
         const kept = round.tokens.filter((token) => token.kind === "accepted");
         const last = round.tokens.slice(kept.length);
-        for (const token of [...kept, ...round.refused, ...last]) fragment.append(tokenElement(token));
+        for (const token of [...kept, ...round.refused, ...last]) this.#append(token);
       }
       this.drawn = this.data.rounds.length;
-      this.list.append(fragment);
-      if (!this.stop) this.#rove(this.list.firstElementChild);
+      if (!this.stop) this.#rove(this.order[0]);
       this.seek(true);
       this.markDivergence();
+    }
+
+    /** A block for each paragraph: the browser then lays out the last one alone, however long the text is. */
+    #append(token) {
+      this.paragraph ??= this.list.appendChild(h("div", { class: "paragraph", role: "presentation" }));
+      const element = tokenElement(token);
+      this.paragraph.append(element);
+      places.set(element, this.order.push(element) - 1);
+      if (token.index !== null && token.text?.endsWith("\n")) this.paragraph = null;
     }
 
     /** Show the rounds that had ended by the store's time; the others wait, invisible, in their places. */
@@ -122,8 +132,9 @@
     }
 
     neighbour(element, direction) {
-      let next = element;
-      do next = direction > 0 ? next.nextElementSibling : next.previousElementSibling;
+      let place = places.get(element);
+      let next;
+      do next = this.order[(place += direction)];
       while (next && (next.classList.contains("ahead") || next.offsetParent === null));
       return next;
     }
@@ -295,7 +306,7 @@
     document.addEventListener("click", (event) => card.pinned && !card.element.contains(event.target) && !optionOf(event) && card.hide(true));
     document.addEventListener("keydown", (event) => event.key === "Escape" && card.hide(true));
     root.addEventListener("keydown", (event) => {
-      const element = optionOf(event) ?? (event.target.classList?.contains("pane-text") ? event.target.firstElementChild : null);
+      const element = optionOf(event) ?? (event.target.classList?.contains("pane-text") ? event.target.querySelector(".tok") : null);
       const pane = element && panes.find((each) => each.list.contains(element));
       if (!pane) return;
       const moves = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 };
@@ -307,7 +318,7 @@
           card.show(next);
         }
       } else if (event.key === "Home" || event.key === "End") {
-        pane.focus(event.key === "Home" ? pane.list.firstElementChild : pane.list.lastElementChild);
+        pane.focus(pane.order.at(event.key === "Home" ? 0 : -1));
       } else if (event.key === "Enter" || event.key === " ") card.show(element, true);
       else return;
       event.preventDefault();

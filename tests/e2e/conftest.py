@@ -114,6 +114,13 @@ def slow_address() -> Iterator[str]:
         yield address
 
 
+@pytest.fixture(scope="module")
+def replay_address() -> Iterator[str]:
+    """No model: recorded runs alone."""
+    with served(None) as address:
+        yield address
+
+
 @pytest.fixture
 def downloads(tmp_path: Path) -> Path:
     return tmp_path

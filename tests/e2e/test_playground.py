@@ -12,9 +12,13 @@ from playwright.sync_api import Page, expect
 from app import metrics, trace
 from app.metrics import Metrics
 from app.trace import Round, Trace
+from app.ui.assets import REPLAYS
+from app.ui.live import MAX_UPDATES_A_SECOND
 from tests.e2e.conftest import HOSTILE, Open
-from tests.pages import served
+from tests.pages import served, toy_session
 
+FRAME_MS = 1000 / MAX_UPDATES_A_SECOND
+LONG_ANSWER = (Path(__file__).parent / "long_answer.js").read_text(encoding="utf-8")
 FINISHED = "() => { const s = window.Playground.store; return !s.live && (s.run.finished || s.run.error) }"
 
 
@@ -65,8 +69,13 @@ def test_full_run_shows_what_the_trace_says(open_page: Open, address: str) -> No
     assert figure(page, "speculative.acceptance_rate").endswith("%")
     assert float(figure(page, "target.tpot_s")) == pytest.approx(1000 * target["tpot_s"], abs=0.051)
     expect(page.locator(".message")).to_have_text(f"The same {target['tokens']} tokens, bit for bit.")
+    assert figure(page, "distance") == "0"
+    expect(page.locator(".pane-speculative .promise")).to_have_text("rejection, lossless")
     page.locator(".plot").scroll_into_view_if_needed()
     expect(page.locator(".plot-area .scatterlayer .trace")).to_have_count(4)
+    with page.expect_download() as saving:
+        page.get_by_role("button", name="Plot (PNG)").click()
+    assert saving.value.path().read_bytes().startswith(b"\x89PNG")
 
 
 @pytest.mark.parametrize("kind", ["accepted", "corrected", "rejected", "bonus"])
@@ -212,6 +221,11 @@ def test_rounds_tab_shows_every_round_and_moves_the_panes(open_page: Open, addre
     page.get_by_role("tab", name="Rounds").click()
     page.get_by_label("Judge again by").select_option(label="exact")
     expect(page.locator(".cut")).to_have_count(sum(bool(round_.drafted) for round_ in rounds))
+    expect(page.locator(".rule-text")).to_contain_text(
+        f"against {metrics.summary(events)['arms']['speculative']['mean_acceptance_length']:.2f}"
+    )
+    page.locator(".minimap").click(position={"x": 1, "y": 7})
+    expect(page.locator(".round-where")).to_have_text(f"round 0 of {len(rounds) - 1}")
 
 
 def test_exported_page_opens_as_a_file_and_the_trace_imports_again(
@@ -258,6 +272,38 @@ def test_trace_replays_without_a_model(open_page: Open, address: str) -> None:
         assert page.locator("#run").count() == 0
         page.get_by_role("button", name="Replay").click()
         page.wait_for_function("!window.Playground.store.playing")
+
+
+@pytest.mark.parametrize("path", sorted(REPLAYS.glob("*.jsonl")), ids=lambda path: path.stem)
+def test_recorded_runs_are_offered_and_replay(open_page: Open, replay_address: str, path: Path) -> None:
+    events = trace.read(path.read_text(encoding="ascii").splitlines())
+    summary = metrics.summary(events)
+    page = open_page(replay_address)
+    page.get_by_label("Recorded runs").select_option(value=path.stem)
+    page.wait_for_function(FINISHED)
+    assert shown_trace(page) == events
+    for arm in ("target", "speculative"):
+        assert pane_text(page, arm) == summary["arms"][arm]["text"]
+    lossless = summary["total_variation"] < 1e-6
+    assert (figure(page, "distance") == "0") == lossless
+    promise = "lossless" if lossless else "lossy"
+    expect(page.locator(".pane-speculative .promise")).to_contain_text(promise)
+    expect(page.locator(".headline .promise")).to_have_text(promise)
+    agreed = summary["first_divergence"]
+    expect(page.locator(".message")).to_contain_text("bit for bit" if agreed is None else f"part at token {agreed + 1}")
+    expect(page.locator(".tok.diverged")).to_have_count(0 if agreed is None else 2)
+    page.get_by_role("button", name="2×").click()
+    page.get_by_role("button", name="Replay").click()
+    page.wait_for_function("window.Playground.store.playing && window.Playground.store.time > 0.05")
+    expect(page.locator(".race-lead")).to_have_text(re.compile("ahead by|level"))
+
+
+def test_arms_that_ran_one_after_the_other_are_replayed_together(open_page: Open) -> None:
+    with served(toy_session(agreement="good", max_sequences=1, delay=0.004)) as address:
+        page = open_page(address)
+        start(page, 24)
+        page.wait_for_function("!window.Playground.store.live && window.Playground.store.playing")
+        page.wait_for_function("window.Playground.store.time === Infinity")
 
 
 def test_model_text_is_never_markup(open_page: Open, hostile_address: str, downloads: Path) -> None:
@@ -332,6 +378,23 @@ def test_keyboard_reaches_everything(open_page: Open, address: str) -> None:
     expect(page.locator('[data-kind="accepted"]')).to_have_attribute("aria-pressed", "true")
 
 
+def test_tab_goes_through_every_control(open_page: Open, address: str) -> None:
+    page = open_page(address)
+    start(page, 8)
+    finish(page)
+    page.locator("#tabs [role=tab]").first.focus()
+    name = "document.activeElement.getAttribute('aria-label') || document.activeElement.innerText || document.activeElement.closest('[aria-label], .block')?.innerText"
+    names = []
+    for _ in range(90):
+        page.keyboard.press("Tab")
+        names.append(str(page.evaluate(name)))
+    passed = "\n".join(names)
+    controls = ["Window k", "Max tokens", "Temperature", "Sampling", "Acceptor", "Run", "Stop", "Examples", "accepted"]
+    controls += ["show refused", "Moment shown", "Replay", "step ›", "2×", "Trace (JSONL)", "Page (HTML)", "Plot (PNG)"]
+    controls += ["Open a trace file", "Recorded runs"]
+    assert [control for control in controls if control not in passed] == []
+
+
 def test_narrow_screen_needs_no_sideways_scrolling(open_page: Open, address: str) -> None:
     page = open_page(address, viewport={"width": 390, "height": 844}, has_touch=True)
     expect(page.locator("#run")).to_be_in_viewport()
@@ -348,23 +411,11 @@ def test_narrow_screen_needs_no_sideways_scrolling(open_page: Open, address: str
     assert box["x"] + box["width"] <= 390
 
 
-def test_long_answer_stays_quick_to_draw(open_page: Open, address: str) -> None:
-    """2,000 tokens a pane: appending the last of them touches no earlier one."""
+def test_two_thousand_tokens_a_pane_are_drawn_within_a_frame(open_page: Open, address: str) -> None:
+    """An update of a long answer, live or replayed, takes a part of the frame it has and touches no earlier token."""
     page = open_page(address)
-    script = """() => {
-        const { store } = window.Playground;
-        const item = (event, rest) => ({ line: JSON.stringify(event), ...rest });
-        const base = { type: "round", arm: "target", drafted: [], draft_seconds: 0, verify_seconds: 0.01, host_seconds: 0, total_variation: null, finish_reason: null };
-        const figures = (n) => ({ tokens: n, rounds: n - 1, tpot_s: 0.01, counts: {}, acceptance_by_position: [] });
-        const items = [];
-        for (let n = 0; n < 2000; n++) items.push(item({ ...base, index: n, final: { id: 1, provenance: "target", p: 1, alternatives: [], residual: [] } }, { texts: [" word"], drafts: [], clock: 0.01 * (n + 1), figures: figures(n + 1), agreed: 0, diverged: null }));
-        store.show(items);
-        const elements = [...document.querySelectorAll(".pane-target .tok")];
-        const more = item({ ...base, index: 2000, final: { id: 1, provenance: "target", p: 1, alternatives: [], residual: [] } }, { texts: [" end"], drafts: [], clock: 20.01, figures: figures(2001), agreed: 0, diverged: null });
-        let removed = 0;
-        new MutationObserver((records) => records.forEach((record) => (removed += record.removedNodes.length))).observe(document.querySelector(".pane-target .pane-text"), { childList: true });
-        store.run.add(more);
-        store.tell("items");
-        return new Promise((done) => setTimeout(() => done([elements.length, document.querySelectorAll(".pane-target .tok").length, elements.every((each) => each.isConnected), removed])));
-    }"""
-    assert page.evaluate(script) == [2000, 2001, True, 0]
+    live, replayed, tokens, removed = page.evaluate(LONG_ANSWER)
+    assert min(tokens) > 2000
+    assert removed == 0
+    assert live < FRAME_MS / 2
+    assert replayed < FRAME_MS / 2
