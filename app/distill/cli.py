@@ -55,6 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     train.add_argument("--decay", type=float, default=0.6, help="last share of the run in which the rate falls")
     train.add_argument("--late", type=float, default=0.2, help="last share of the run with total variation in the loss")
     train.add_argument("--minutes", type=float, help="train so long by the clock, instead of --tokens")
+    train.add_argument("--bf16", action="store_true", help="near twice as fast where the processor has bf16 arithmetic")
     train.add_argument("--start", type=Path, help="begin from an earlier draft: a run's folder, or a packed draft's")
     for name in ("train", "pack"):
         made[name].add_argument("--run", default="run", help="name of the training run")
@@ -191,7 +192,7 @@ def _train(args: argparse.Namespace) -> None:
     data = train.held_out(answered, output, student.kept_ids) if answered else None
     tokens = int(args.tokens) if args.minutes is None else sys.maxsize
     recipe = train.Recipe(
-        tokens, args.batch, args.rate, args.decay, late=args.late, seed=args.seed, minutes=args.minutes
+        tokens, args.batch, args.rate, args.decay, late=args.late, seed=args.seed, minutes=args.minutes, bf16=args.bf16
     )
     train.train(student, examples, output, recipe, folder, data)
 

@@ -26,7 +26,8 @@ class Recipe:
     in a straight line to `floor` times itself over the last `decay` of the run. late: the last share of the run, with
     total variation of weight `late_weight` in the loss. minutes: if given, the run is that long by the clock instead,
     whatever the tokens; it can then not be repeated exactly. asked_weight, cold_weight: weights in the loss of tokens of
-    instructions and of answers at T = 0, beside 1 for answers above it."""
+    instructions and of answers at T = 0, beside 1 for answers above it. bf16: matrix products in bf16; weights, sums and
+    the loss stay in f32."""
 
     tokens: int
     batch: int = 1536
@@ -39,6 +40,7 @@ class Recipe:
     asked_weight: float = 0.5
     cold_weight: float = 1.5
     minutes: float | None = None
+    bf16: bool = False
     seed: int = 0
 
 
@@ -222,12 +224,14 @@ def train(
             factor = min(1.0, (step + 1) / recipe.warmup) * (1 - (1 - recipe.floor) * falling)
             for group in optim.param_groups:
                 group["lr"] = recipe.rate * group["scale"] * factor
-            own, teacher = rows(student, order[at])
-            kept = teacher @ teacher_rows.T
+            with torch.autocast("cpu", torch.bfloat16, enabled=recipe.bf16):
+                own, teacher = rows(student, order[at])
+                kept = teacher @ teacher_rows.T
+                logits = student.lm_head(own)
             # at T = 0 only the argmax counts, which total variation does not help
             hot, weights = kinds(order[at], recipe)
             late = recipe.late_weight * hot if done > 1 - recipe.late else None
-            value = loss(student.lm_head(own), kept, weights, late)
+            value = loss(logits.float(), kept.float(), weights, late)
             optim.zero_grad(set_to_none=True)
             value.backward()
             torch.nn.utils.clip_grad_norm_(student.parameters(), 1.0)
