@@ -273,8 +273,8 @@ def sentences(found: Sweep) -> list[str]:
     told = [_verdict(best, alone=len(points) == 1)]
     others = sorted((point for point in points if point.k != best.k), key=found.regret)
     if others:
-        losses = [f"k = {point.k} {100 * found.regret(point):.0f}%" for point in others]
-        told.append(f"A wrong k costs time: {', '.join(losses)} more than k = {best.k} for the same text.")
+        losses = [f"{100 * found.regret(point):.0f}% (k = {point.k})" for point in others]
+        told.append(f"A wrong k costs time for the same text: {_listed(losses)} more than k = {best.k}.")
     off = max(points, key=lambda point: abs(point.predicted_speedup / point.speedup - 1))
     share = off.predicted_speedup / off.speedup - 1
     told.append(
@@ -283,6 +283,10 @@ def sentences(found: Sweep) -> list[str]:
         "and counts no time of the host."
     )
     return told
+
+
+def _listed(parts: Sequence[str]) -> str:
+    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} or {parts[-1]}"
 
 
 def _verdict(best: Point, alone: bool) -> str:

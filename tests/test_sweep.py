@@ -97,7 +97,7 @@ def test_words_name_the_best_and_the_cost_of_the_others() -> None:
     assert f"{found.best.speedup:.2f} times as fast" in best
     worst = found.points[0]
     assert losses.index("k = 5") < losses.index("k = 2")
-    assert f"k = 2 {100 * found.regret(worst):.0f}%" in losses
+    assert f"{100 * found.regret(worst):.0f}% (k = 2)" in losses
     assert "formula is off by" in formula
 
 

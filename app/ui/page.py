@@ -20,7 +20,7 @@ from app import trace
 from app.errors import PlaygroundError, TraceError
 from app.metrics import DEFINITIONS, Metrics
 from app.trace import Arms, Event, ModelCard, Request, Sampling, Trace
-from app.ui import about, assets, hardware, plots
+from app.ui import about, assets, hardware, plots, tune
 from app.ui.export import export_html
 from app.ui.live import Line, stream
 from app.ui.render import items
@@ -95,6 +95,8 @@ def build_page(
                     apply_default_css=False,
                     elem_id="rounds-view",
                 )
+            with gr.Tab("Tune k", id="tune"):
+                tune.build(session, line, DEFAULT_PROMPT, examples, _plotly_address())
             with gr.Tab("Hardware", id="hardware"):
                 hardware.build()
             with gr.Tab("About", id="about"):
@@ -320,7 +322,7 @@ def _token_view(replay: Trace | None) -> gr.HTML:
         elem_id="token-view",
         definitions=DEFINITIONS,
         figure=plots.to_json(plots.tpot_figure(Metrics())),
-        plotly=f"gradio_api/file={_plotly()}",
+        plotly=_plotly_address(),
         recordings=_recordings(),
         preloaded=replay is not None,
     )
@@ -472,6 +474,10 @@ def _plotly() -> Path:
     import plotly  # type: ignore[import-untyped]
 
     return Path(plotly.__file__).parent / "package_data" / "plotly.min.js"
+
+
+def _plotly_address() -> str:
+    return f"gradio_api/file={_plotly()}"
 
 
 def _theme() -> gr.themes.Base:

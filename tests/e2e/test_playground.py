@@ -400,7 +400,7 @@ def test_narrow_screen_needs_no_sideways_scrolling(open_page: Open, address: str
     expect(page.locator("#run")).to_be_in_viewport()
     start(page, 40)
     finish(page)
-    for tab in ("Playground", "Rounds", "About"):
+    for tab in ("Playground", "Rounds", "Tune k", "Hardware", "About"):
         page.get_by_role("tab", name=tab).click()
         assert page.evaluate("document.documentElement.scrollWidth") <= 390, tab
     page.get_by_role("tab", name="Playground").click()

@@ -1,0 +1,67 @@
+"""The Tune k tab as a person uses it, on toys."""
+
+from __future__ import annotations
+
+import re
+
+from playwright.sync_api import Page, expect
+
+from tests.e2e.conftest import Open
+from tests.e2e.test_playground import finish, start
+
+
+def open_tab(page: Page, max_tokens: int = 40) -> None:
+    page.get_by_role("tab", name="Tune k").click()
+    page.locator("#tune-max input[type=number]").fill(str(max_tokens))
+
+
+def test_a_sweep_ends_with_the_best_window_and_its_plots(open_page: Open, address: str) -> None:
+    page = open_page(address)
+    open_tab(page)
+    page.locator("#tune-start").click()
+    expect(page.locator("#tune-progress [role=progressbar]")).to_be_visible()
+    expect(page.locator("#tune-progress")).to_contain_text("5 runs of both arms")
+    rows = page.locator("#tune-words tbody tr")
+    expect(rows).to_have_count(5)
+    expect(page.locator("#tune-words .verdict")).to_contain_text(re.compile(r"k = \d"))
+    expect(page.locator("#tune-words tr.best")).to_have_count(1)
+    expect(page.locator("#tune-elsewhere")).to_contain_text("a projection, not a measurement")
+    areas = page.locator("#tune-figures .plot-area")
+    expect(areas).to_have_count(3)
+    expect(areas.nth(0).locator(".scatterlayer .trace")).to_have_count(4)
+
+
+def test_stop_ends_a_sweep(open_page: Open, slow_address: str) -> None:
+    page = open_page(slow_address)
+    open_tab(page, 400)
+    page.locator("#tune-start").click()
+    expect(page.locator("#tune-progress")).to_contain_text("run 1 of 5")
+    page.locator("#tune-stop").click()
+    expect(page.locator("#tune-progress")).to_contain_text("Stopped after 0 of 5 runs")
+    # the device is free again
+    page.get_by_role("tab", name="Playground").click()
+    start(page, 2)
+    assert finish(page)
+
+
+def test_the_run_in_the_playground_is_judged(open_page: Open, address: str) -> None:
+    page = open_page(address)
+    page.get_by_role("tab", name="Tune k").click()
+    page.locator("#what-if").click()
+    expect(page.locator("#what-if-answer")).to_contain_text("press Run there first")
+    page.get_by_role("tab", name="Playground").click()
+    start(page, 48)
+    finish(page)
+    page.get_by_role("tab", name="Tune k").click()
+    page.locator("#what-if").click()
+    expect(page.locator("#what-if-answer tbody tr")).to_have_count(3)
+
+
+def test_no_window_chosen_is_a_sentence(open_page: Open, address: str) -> None:
+    page = open_page(address, viewport={"width": 390, "height": 800})
+    open_tab(page)
+    for k in (2, 3, 4, 5, 8):
+        page.locator("#tune-ks").get_by_label(str(k), exact=True).uncheck()
+    page.locator("#tune-start").click()
+    expect(page.locator("#tune-progress [role=alert]")).to_contain_text("No window cannot be swept")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390

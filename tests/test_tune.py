@@ -1,0 +1,149 @@
+"""The Tune k tab: what a sweep looks like, escaped, the tab's wiring, and its way from click to outputs."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import gradio as gr
+import pytest
+
+from app import trace as traces
+from app.errors import TraceError
+from app.sweep import Step, Sweep, sweep
+from app.theory import PUBLISHED
+from app.trace import Request
+from app.ui import plots, tune
+from app.ui.live import Line
+from tests.pages import EXAMPLES, toy_session
+from tests.simulated import SimulatedSession
+from tests.test_hardware import text
+from tests.traces import SPECULATIVE, started, target_arm, texts, trace
+
+
+@pytest.fixture(scope="module")
+def found() -> Sweep:
+    session = SimulatedSession(lambda rows: 0.0095 + 0.0005 * rows, 0.001, agreement="good", seed=2)
+    *_, last = sweep(session, Request(max_tokens=120), ["abc", "cab"], [2, 4, 8])
+    return last.sweep
+
+
+def test_the_best_window_is_named_and_marked(found: Sweep) -> None:
+    markup = tune.sweep_html(found)
+    assert found.best is not None
+    shown = text(markup)
+    assert f"k = {found.best.k}" in shown
+    assert f"{found.best.speedup:.2f}×" in shown
+    assert markup.count('<tr class="best">') == 1
+    assert "same text" in shown
+    assert "so far" not in shown
+    assert "so far" in text(tune.sweep_html(found, over=False))
+
+
+def test_figures_hold_what_was_measured_and_what_was_predicted(found: Sweep) -> None:
+    drawn = plots.sweep_figures(found)
+    by_name = {line.name: line for line in drawn["tpot"].data}
+    assert list(by_name["measured"].x) == [2, 4, 8]
+    assert list(by_name["measured"].y) == pytest.approx([1000 * point.tpot_s for point in found.points])
+    assert list(by_name["formula"].y) == pytest.approx([1000 * point.predicted_tpot_s for point in found.points])
+    assert list(by_name["target alone"].y) == pytest.approx([10] * 3)
+    assert list(by_name["what-if from k = 8"].x) == list(range(2, 9))
+    assert len({(line.line.dash, line.marker.symbol) for line in by_name.values()}) == 4, "told apart without colour"
+    assert [each["title"].split(" ")[0] for each in tune.figures(found)] == ["Time", "Speedup", "Elsewhere:"]
+    projected = plots.elsewhere_figure(0.5).data
+    assert [line.y[0] for line in projected] == [pair.target_ms for pair in PUBLISHED]
+
+
+def test_nothing_measured_shows_nothing() -> None:
+    empty = Sweep([2, 3])
+    assert tune.sweep_html(empty) == ""
+    assert tune.figures(empty) == []
+
+
+def test_a_projection_is_labelled_one() -> None:
+    shown = text(tune.elsewhere_html(0.8))
+    assert "a projection, not a measurement" in shown
+    for pair in PUBLISHED:
+        assert f"{pair.target} + {pair.draft}" in shown
+
+
+def test_what_if_names_the_window_that_would_have_been_best() -> None:
+    shown = text(tune.what_if_html(trace()))
+    assert "k = 3 would have been better: 6.73 ms a token" in shown
+    with pytest.raises(TraceError, match="no speculative arm"):
+        tune.what_if_html([started(), texts(), *target_arm(1, 2)])
+    assert "only lengths are known" in text(tune.what_if_html([started(), texts(), *SPECULATIVE]))
+
+
+def test_a_run_is_judged_from_its_lines() -> None:
+    assert "tokens a pass" in text(tune.judged("".join(traces.write(trace()))))
+    assert "press Run there first" in text(tune.judged(""))
+    assert "export it again" in text(tune.judged('{"type": "round"}\n')) or "trace" in text(tune.judged("{}"))
+
+
+def test_what_people_typed_is_text() -> None:
+    markup = tune.progress_html(Step(0, 2, "k = 2: <script>alert(1)</script>", Sweep([2])))
+    assert "<script" not in markup
+    assert "<script>alert(1)</script>" in text(markup)
+    assert "<script" not in tune.error_html("<script>")
+
+
+def test_prompts_by_line_by_kind_or_all() -> None:
+    examples = [*EXAMPLES, {"category": "chat", "prompt": "Another."}]
+    assert tune._prompts(tune.OWN, " one \n\n two", examples) == ["one", "two"]
+    assert tune._prompts(tune.EACH, "", examples) == ["Say hello.", "Name three rivers."]
+    assert len(tune._prompts(tune.ALL, "", examples)) == 3
+
+
+def updates(stopped: threading.Event, prompts: list[str], line: Line | None = None) -> Iterator[Any]:
+    session = toy_session(agreement="good")
+    return tune._updates(lambda: sweep(session, Request(max_tokens=12), prompts, [2, 3]), line or Line(), stopped)
+
+
+def test_outputs_follow_the_sweep_to_its_end() -> None:
+    shown = list(updates(threading.Event(), ["hello"]))
+    assert "run 1 of 2" in text(shown[0][0])
+    assert "2 runs of both arms" in text(shown[-1][0])
+    assert len(shown[-1][2]) == 3
+
+
+def test_stop_ends_the_sweep_within_a_round_and_keeps_what_was_measured() -> None:
+    stopped = threading.Event()
+    steps = updates(stopped, ["hello"] * 50)
+    shown = next(steps)
+    while "run 3 of 100" not in text(shown[0]):
+        shown = next(steps)
+    stopped.set()
+    (last,) = list(steps)
+    assert "Stopped after 2 of 100 runs" in text(last[0])
+
+
+def test_a_sweep_that_cannot_work_is_a_sentence_in_place() -> None:
+    (shown,) = list(updates(threading.Event(), []))
+    assert "no prompt to sweep" in text(shown[0])
+
+
+def test_others_wait_in_line() -> None:
+    line = Line()
+    with line.turn():
+        steps = updates(threading.Event(), ["hello"], line)
+        assert "1 ahead of you" in text(next(steps)[0])
+    assert "run 1 of 2" in text(next(steps)[0])
+
+
+@pytest.mark.parametrize("windows", [None, (2, 4)])
+def test_the_tab_builds_offers_the_known_windows_and_opens_no_endpoint(windows: tuple[int, ...] | None) -> None:
+    with gr.Blocks(analytics_enabled=False) as page, gr.Tabs(), gr.Tab("Tune k"):
+        tune.build(toy_session(windows=windows), Line(), "Hi", EXAMPLES, "plotly.js")
+    (ks,) = [block for block in page.blocks.values() if isinstance(block, gr.CheckboxGroup)]
+    assert [value for _, value in ks.choices] == [str(k) for k in windows or range(2, 17)]
+    assert page.get_api_info()["named_endpoints"] == {}
+
+
+def test_without_a_model_only_recorded_runs_are_judged() -> None:
+    with gr.Blocks(analytics_enabled=False) as page, gr.Tabs(), gr.Tab("Tune k"):
+        tune.build(None, Line(), "Hi", EXAMPLES, "plotly.js")
+    assert [block.value for block in page.blocks.values() if isinstance(block, gr.Button)] == [
+        "Judge the run in the Playground"
+    ]
