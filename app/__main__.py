@@ -69,7 +69,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--system", default="", help="system prompt (default: the model's own)")
     run.add_argument("--raw", action="store_true", help="feed the prompt as it is, without the chat template")
     run.add_argument("--arm", default="both", choices=("both", "target", "speculative"))
-    run.add_argument("--k", type=int, default=4, help="window: the last known token and k - 1 drafted ones")
+    run.add_argument("--k", type=_k, default=4, help="window: the last known token and k - 1 drafted ones; or auto")
     run.add_argument("--temperature", type=float, default=0.0)
     run.add_argument("--top-p", type=float, default=1.0)
     run.add_argument("--top-k", type=int, default=0)
@@ -134,6 +134,15 @@ def _windows(text: str) -> tuple[int, ...]:
         return tuple(sorted({int(part) for part in text.split(",")}))
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is no list of windows such as 2,3,5") from None
+
+
+def _k(text: str) -> int:
+    if text == "auto":
+        return trace.AUTO_K
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no window such as 4, nor auto") from None
 
 
 def _session(options: argparse.Namespace, acceptor: str | None) -> Session:

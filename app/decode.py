@@ -18,6 +18,7 @@ from app.acceptance import Acceptor, Judgement, Verdict
 from app.drafting import Drafter, Proposal, not_finite
 from app.sampling import Noise, NonFiniteLogits, alternatives, residual_alternatives, top_alternatives, warp
 from app.trace import Alternative, Arm, DraftedToken, FinalToken, FinishReason, Provenance, Round, Sampling, State
+from app.windows import Fixed, Windows
 
 NO_PROPOSAL = Proposal((), np.empty((0, 0), np.float32), np.empty((0, 0), np.float32), 0.0)
 NUM_ALTERNATIVES = 5
@@ -37,7 +38,7 @@ def decode(
     drafter: Drafter | None,
     prompt: Ids[int],
     *,
-    k: int,
+    k: int | Windows,
     sampling: Sampling,
     acceptor: Acceptor,
     limits: Limits,
@@ -46,23 +47,26 @@ def decode(
 ) -> Generator[Round, None, None]:
     """Yield the rounds of one arm; round 0 is the prefill with its first token.
 
-    prompt: token ids, 1 <= len <= n_positions - 1. drafter None: the target alone. Every pass feeds what the cache
+    prompt: token ids, 1 <= len <= n_positions - 1. drafter None: the target alone. k: one window for all rounds, or who
+    chooses each. Every pass feeds what the cache
     lacks (`context[sequence.length:]`) and rolls back what was not kept, so a fully accepted window is no special
     case. An arm's time ends where its tokens are known: building the event is not counted. Raises ModelError for logits that are not finite, or an acceptor's fault.
     """
     assert 0 < len(prompt) < limits.n_positions, (len(prompt), limits.n_positions)
     arm: Arm = "target" if drafter is None else "speculative"
+    windows = Fixed(k) if isinstance(k, int) else k
     noise, context, emitted, index = Noise(sampling.seed), list(prompt), 0, 0
     while True:
         begin = clock()
         position = len(context)
         round_noise = noise.at(position)
         room = min(limits.max_tokens - emitted, limits.n_positions - position)
+        window = 1 if drafter is None or index == 0 else min(windows.next(), room)
         proposal, draft_seconds = NO_PROPOSAL, 0.0
         if drafter is not None and index == 0:
             draft_seconds = drafter.prefill(context)
-        elif drafter is not None and min(k, room) > 1:
-            proposal = drafter.propose(context, min(k, room) - 1, acceptor.propose, round_noise)
+        elif drafter is not None and window > 1:
+            proposal = drafter.propose(context, window - 1, acceptor.propose, round_noise)
             draft_seconds = proposal.seconds
 
         verify_begin = clock()
@@ -79,6 +83,9 @@ def decode(
         emitted += len(tokens)
         target.rollback(min(target.length, len(context) - 1))
         finish = _finish(tokens[-1], emitted, len(context), limits)
+        kept = min(len(tokens), verdict.num_accepted)
+        if drafter is not None and index:
+            windows.judged(kept, refused=len(tokens) > kept and kept < len(proposal.ids))
         host_seconds = clock() - begin - draft_seconds - verify_seconds
 
         # The arm is done with its round. What follows looks inside it for the viewer, and is no arm's time.
@@ -87,7 +94,7 @@ def decode(
         drafted = _drafted(proposal, verdict, len(tokens), logits, target_probs)
         final = _final(verdict, len(drafted), logits, target_probs) if len(tokens) > verdict.num_accepted else None
         seconds = (draft_seconds, verify_seconds, host_seconds)
-        yield Round(index, arm, drafted, final, *seconds, distance, finish, proposal.source)
+        yield Round(index, arm, drafted, final, *seconds, distance, finish, proposal.source, k=window)
         if finish is not None:
             return
         index += 1

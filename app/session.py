@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
 import logging
 import resource
 import sys
@@ -20,6 +22,7 @@ from app.model import Model
 from app.pairs import Pair
 from app.race import race
 from app.trace import (
+    AUTO_K,
     Arm,
     Event,
     ModelCard,
@@ -31,6 +34,7 @@ from app.trace import (
     mentioned_ids,
     piece_text,
 )
+from app.windows import CYCLES, PROBED, Adaptive, Costs, Cycle, Windows
 
 MIN_K, MAX_K = 2, 16
 MAX_TOKENS = 4096
@@ -60,6 +64,7 @@ class Session:
         self._pair = pair
         self._custom = custom
         self._lock = threading.Lock()
+        self._measured: dict[tuple[object, ...], Costs] = {}
         self.pair, self.backend, self.device = pair.name, pair.backend, pair.target.device
         self.target = _card(pair.target)
         self.draft = None if pair.draft is None else _card(pair.draft)
@@ -76,7 +81,7 @@ class Session:
         upstream: the speculative arm runs transformers-neuronx's own loop, as a reference; neuron pairs only. Raises RequestError here, before any event, for a request that cannot work; what fails later ends the run with
         a RunFinished that says so. Waits for the run before it. Closing the generator frees the device.
         """
-        prompt_ids = self._checked(request)
+        prompt_ids = self._checked(request, upstream)
         if upstream and self.backend != "neuron":
             raise RequestError("Only a pair on the neuron backend can run upstream's loop; leave --engine out.")
         if upstream and request.drafter != "draft":
@@ -92,7 +97,7 @@ class Session:
             peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
             return peak if sys.platform == "darwin" else peak * 1024
 
-    def _checked(self, request: Request) -> list[int]:
+    def _checked(self, request: Request, upstream: bool) -> list[int]:
         sampling.validate(request.sampling)
         self._acceptor(request.acceptor)
         if request.arms not in ("both", "target", "speculative"):
@@ -103,9 +108,12 @@ class Session:
             raise RequestError(
                 "This pair has no draft model; choose the drafter lookup, which needs none, or the target arm alone."
             )
-        if not MIN_K <= request.k <= MAX_K:
-            raise RequestError(f"The window k is {request.k}; choose {MIN_K} to {MAX_K}.")
-        if self.windows is not None and request.k not in self.windows:
+        if request.k == AUTO_K:
+            if upstream or request.drafter == "lookup":
+                raise RequestError("k = auto weighs what a draft model costs; choose a k, or the drafter draft.")
+        elif not MIN_K <= request.k <= MAX_K:
+            raise RequestError(f"The window k is {request.k}; choose {MIN_K} to {MAX_K}, or auto.")
+        elif self.windows is not None and request.k not in self.windows:
             known = ", ".join(map(str, self.windows))
             raise RequestError(f"The window k = {request.k} was not compiled; choose one of {known}.")
         if not 1 <= request.max_tokens <= MAX_TOKENS:
@@ -163,7 +171,10 @@ class Session:
             known: set[int] = set()
             reasons = {}
             try:
-                arms = {arm: self._arm(arm, request, prompt_ids, acceptor) for arm in _arms(request)}
+                windows: int | Windows = request.k
+                if request.k == AUTO_K and request.arms != "target":
+                    windows = Adaptive(self._costs(request, prompt_ids, acceptor), self.auto_windows)
+                arms = {arm: self._arm(arm, request, prompt_ids, acceptor, windows) for arm in _arms(request)}
                 if upstream and "speculative" in arms:
                     arms["speculative"] = self._upstream(request, prompt_ids)
                 one_at_a_time = self._pair.target.max_sequences == 1
@@ -187,23 +198,48 @@ class Session:
                 return
             yield RunFinished(next((r for r in ("context", "length") if r in reasons.values()), "stop"))
 
+    @property
+    def auto_windows(self) -> tuple[int, ...]:
+        """The windows k = auto chooses among, beside not drafting at all."""
+        return tuple(k for k in self.windows or range(MIN_K, MAX_K + 1) if k >= MIN_K)
+
+    def _costs(self, request: Request, prompt_ids: list[int], acceptor: Acceptor) -> Costs:
+        """What windows cost, host time and all: measured once for each kind of warp and acceptor, in about a second,
+        and kept, so that runs of one seed choose alike."""
+        warp = request.sampling
+        kind = (acceptor.name, warp.temperature > 0, warp.top_p < 1, warp.top_k > 0)
+        if kind not in self._measured:
+            ks = [k for k in PROBED if k == 1 or k in self.auto_windows]
+            count = CYCLES * len(ks)
+            longer = dataclasses.replace(request, drafter="draft", max_tokens=CYCLES * sum(ks) + 1)
+            with closing(self._arm("speculative", longer, prompt_ids, acceptor, Cycle(ks), frozenset())) as rounds:
+                self._measured[kind] = Costs.measured(list(itertools.islice(rounds, count + 1)))
+        return self._measured[kind]
+
     def _arm(
-        self, arm: Arm, request: Request, prompt_ids: list[int], acceptor: Acceptor
+        self,
+        arm: Arm,
+        request: Request,
+        prompt_ids: list[int],
+        acceptor: Acceptor,
+        windows: int | Windows,
+        stop_ids: frozenset[int] | None = None,
     ) -> Generator[Round, None, None]:
-        """The rounds of one arm, over sequences of its own that are given back at its end."""
+        """The rounds of one arm, over sequences of its own that are given back at its end. stop_ids: instead of the
+        pair's own."""
         pair = self._pair
-        stop_ids = pair.tokenizer.stop_ids
+        stop_ids = pair.tokenizer.stop_ids if stop_ids is None else stop_ids
         limits = Limits(request.max_tokens, self._n_positions(request), stop_ids)
         drafter = None
         target = pair.target.new_sequence()
         try:
             if arm == "speculative":
-                drafter = self._drafter(request)
+                drafter = self._drafter(request, stop_ids)
             yield from decode(
                 target,
                 drafter,
                 prompt_ids,
-                k=request.k,
+                k=windows,
                 sampling=request.sampling,
                 acceptor=acceptor,
                 limits=limits,
@@ -214,9 +250,9 @@ class Session:
             if drafter is not None:
                 drafter.close()
 
-    def _drafter(self, request: Request) -> Drafter:
+    def _drafter(self, request: Request, stop_ids: frozenset[int]) -> Drafter:
         """What the request asks for, over a sequence of its own, which its `close` gives back."""
-        target, draft, stop_ids = self._pair.target, self._pair.draft, self._pair.tokenizer.stop_ids
+        target, draft = self._pair.target, self._pair.draft
         lookup = LookupDrafter(target.vocab_size, stop_ids)
         if request.drafter == "lookup":
             return lookup

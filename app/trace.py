@@ -18,6 +18,8 @@ from typing import Any, Literal
 from app.errors import TraceError
 
 SCHEMA_VERSION = 1
+AUTO_K = 0
+"""The k of a request that leaves the window of each round to the loop."""
 MAX_TRACE_BYTES = 64 * 1024 * 1024
 
 Arm = Literal["target", "speculative"]
@@ -119,7 +121,8 @@ class Round:
     final is None where an accepted stop token ended the arm. Seconds are compute time of this arm alone:
     draft passes, the target's pass, and everything else the loop did (host). total_variation: the analytic
     distance between the emitted tokens' distribution and the target's, the worst of this round; None where
-    it was not computed. finish_reason is set on an arm's last round.
+    it was not computed. finish_reason is set on an arm's last round. k: the window chosen for the round (the draft
+    may stop short of it at a stop token); None in traces of before it was recorded.
     """
 
     index: int
@@ -132,6 +135,7 @@ class Round:
     total_variation: float | None = None
     finish_reason: FinishReason | None = None
     source: DraftSource | None = None
+    k: int | None = None
 
     @property
     def accepted(self) -> tuple[DraftedToken, ...]:
@@ -194,6 +198,11 @@ _EVENTS: dict[str, type[Event]] = {
     "run_finished": RunFinished,
 }
 _NAMES = {kind: name for name, kind in _EVENTS.items()}
+
+
+def k_name(k: int) -> str:
+    """A request's window in words."""
+    return "auto" if k == AUTO_K else str(k)
 
 
 def piece_text(piece: bytes) -> str:

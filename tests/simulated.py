@@ -12,6 +12,7 @@ from app.decode import Limits, decode
 from app.drafting import ModelDrafter
 from app.model import Logits, Sequence
 from app.trace import Arm, Event, ModelCard, Request, Round, RunFinished, RunStarted
+from app.windows import Windows
 
 
 class TimedSequence:
@@ -71,7 +72,8 @@ class SimulatedSession:
             yield from self.arm(arm, request)
         yield RunFinished("length")
 
-    def arm(self, arm: Arm, request: Request) -> Generator[Round, None, None]:
+    def arm(self, arm: Arm, request: Request, k: int | Windows | None = None) -> Generator[Round, None, None]:
+        """The rounds of one arm; k: instead of the request's."""
         clock = Clock()
         stop_ids = self._tokenizer.stop_ids
         target = self._timed(self._target, clock, self._verify)
@@ -89,7 +91,7 @@ class SimulatedSession:
             target,
             drafter,
             self._tokenizer.encode(request.prompt),
-            k=request.k,
+            k=request.k if k is None else k,
             sampling=request.sampling,
             acceptor=find(request.acceptor),
             limits=Limits(request.max_tokens, self._n_positions, stop_ids),

@@ -94,7 +94,7 @@ def test_without_json_texts_and_figures_are_printed(capsys: pytest.CaptureFixtur
         (["--prompt", "hi", "--temperature", "-1"], "temperature is -1"),
         (["--prompt", "hi", "--acceptor", "guess"], "guess"),
         (["--prompt", "word " * 9000], "tokens long and the context holds 8192"),
-        (["--prompt", "hi", "--k", "many"], "invalid int value"),
+        (["--prompt", "hi", "--k", "many"], "no window such as 4, nor auto"),
         (["--prompt", "hi", "--draft", "/nowhere"], "no model at /nowhere"),
         (["--prompt", "hi", "--target", "/nowhere.gguf"], "no model at /nowhere.gguf"),
         (["--prompt", "hi", "--dtype", "u4"], "no precision 'u4'"),

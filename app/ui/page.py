@@ -211,6 +211,13 @@ def _knobs(session: Session) -> list[Any]:
         k = gr.Slider(
             MIN_K, min(MAX_K, session.max_k), session.default_k, step=1, label="Window k", info=k_info, elem_id="k"
         )
+    auto = gr.Checkbox(
+        False,
+        label="Choose k while running",
+        info="From the acceptance so far and what windows cost here; it may stop drafting.",
+        visible=session.draft is not None,
+        elem_id="auto-k",
+    )
     max_tokens = gr.Slider(1, 2048, 128, step=1, label="Max tokens", info="Where both answers end.", elem_id="max")
     temperature = gr.Slider(
         0,
@@ -251,7 +258,7 @@ def _knobs(session: Session) -> list[Any]:
     with gr.Accordion("System prompt and template", open=False, elem_id="format"):
         system = gr.Textbox("", label="System prompt", info="Empty: the model's own.", lines=2)
         chat_template = gr.Checkbox(True, label="Chat template", info="Off: the model continues the prompt as it is.")
-    return [k, max_tokens, temperature, top_p, top_k, seed, acceptor, drafter, arms, system, chat_template]
+    return [k, max_tokens, temperature, top_p, top_k, seed, acceptor, drafter, arms, system, chat_template, auto]
 
 
 def _acceptor_note(card: AcceptorCard) -> str:
@@ -273,14 +280,15 @@ def _request(
     arms: Arms,
     system: str,
     chat_template: bool,
+    auto: bool = False,
 ) -> Request:
-    """The knobs as a request. Sliders give floats and an emptied number None."""
+    """The knobs as a request. auto: k is chosen round by round. Sliders give floats and an emptied number None."""
     return Request(
         prompt=prompt or "",
         system=system or "",
         chat_template=chat_template,
         max_tokens=int(max_tokens),
-        k=int(k),
+        k=trace.AUTO_K if auto else int(k),
         sampling=Sampling(float(temperature), float(top_p), int(top_k), int(seed or 0)),
         acceptor=acceptor,
         drafter=drafter,
@@ -342,7 +350,7 @@ def _recordings() -> list[dict[str, str]]:
             started = trace.loads(next(lines))
         assert isinstance(started, trace.RunStarted)
         request = started.request
-        label = f"{request.prompt} (T = {request.sampling.temperature:g}, {request.acceptor}, k = {request.k})"
+        label = f"{request.prompt} (T = {request.sampling.temperature:g}, {request.acceptor}, k = {trace.k_name(request.k)})"
         found.append({"name": path.stem, "label": label})
     return found
 

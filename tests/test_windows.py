@@ -1,0 +1,172 @@
+"""The window chosen online, on toys whose costs are known: never far from the best fixed one, nor from not drafting."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import pytest
+
+from app import trace
+from app.acceptance import ACCEPTORS
+from app.errors import RequestError
+from app.metrics import Metrics
+from app.sampling import Noise
+from app.session import Session
+from app.trace import AUTO_K, Request, Round, Sampling
+from app.windows import PROBED, Adaptive, Costs, Cycle, Fixed, Windows
+from tests.pages import toy_session
+from tests.simulated import SimulatedSession
+
+ALL = range(2, 17)
+
+
+def line(verify: float, draft: float) -> Costs:
+    """Costs where each row more takes `verify` and each draft `draft`, in passes of one row."""
+    return Costs(tuple((k, round(1 + (verify + draft) * (k - 1), 2)) for k in PROBED))
+
+
+def spent(windows: Windows, kept: list[bool], costs: Costs) -> float:
+    """Target passes' worth of time to say a text, of which a draft would get the tokens in `kept` right."""
+    said, time = 0, 0.0
+    while said < len(kept):
+        k = min(windows.next(), len(kept) - said)
+        right = next((i for i in range(k - 1) if not kept[said + i]), k - 1)
+        windows.judged(right, refused=right < k - 1)
+        time += costs.of(k)
+        said += right + 1
+    return time
+
+
+def text(seed: int, length: int, easy: float, hard: float, change: float) -> list[bool]:
+    """A text in stretches that are easy or hard for the draft; `change`: the chance that a stretch ends at a token."""
+    found, in_easy = [], True
+    for position in range(length):
+        in_easy ^= Noise(seed).uniform(2 * position, 1) < change  # type: ignore[arg-type]
+        found.append(Noise(seed).uniform(2 * position + 1, 1) < (easy if in_easy else hard))  # type: ignore[arg-type]
+    return found
+
+
+@pytest.mark.parametrize("costs", [line(0.02, 0.06), line(0.02, 0.1), line(0.05, 0.15), line(0.2, 0.1)])
+@pytest.mark.parametrize("chances", [(0.3, 0.3, 0), (0.5, 0.5, 0), (0.7, 0.7, 0), (0.9, 0.9, 0), (0.95, 0.3, 0.02)])
+def test_never_5_percent_slower_than_the_best_fixed_window(costs: Costs, chances: tuple[float, float, float]) -> None:
+    texts = [text(seed, 120, *chances) for seed in range(40)]
+    total = sum(map(len, texts))
+    fixed = min(sum(spent(Fixed(k), kept, costs) for kept in texts) for k in (1, *ALL))
+    auto = sum(spent(Adaptive(costs, ALL), kept, costs) for kept in texts)
+    assert auto <= 1.05 * fixed, (auto / total, fixed / total)
+
+
+@pytest.mark.parametrize("costs", [line(0.02, 0.06), line(0.02, 0.1), line(0.05, 0.15), line(0.2, 0.1)])
+@pytest.mark.parametrize("chance", [0.0, 0.03, 0.06])
+def test_never_3_percent_slower_than_the_target_alone_where_drafting_does_not_pay(costs: Costs, chance: float) -> None:
+    texts = [text(seed, 120, chance, chance, 0) for seed in range(40)]
+    auto = sum(spent(Adaptive(costs, ALL), kept, costs) for kept in texts)
+    assert auto <= 1.03 * sum(map(len, texts))
+
+
+def test_it_stops_drafting_probes_ever_more_rarely_and_begins_again_where_the_text_turns_easy() -> None:
+    windows = Adaptive(line(0.02, 0.1), ALL)
+    chosen = []
+    for _ in range(400):
+        chosen.append(windows.next())
+        windows.judged(0, refused=chosen[-1] > 1)
+    drafted = [place for place, k in enumerate(chosen) if k > 1]
+    gaps = [b - a for a, b in itertools.pairwise(drafted)]
+    assert set(chosen[100:]) == {1, 2}
+    assert gaps == sorted(gaps)
+    assert gaps[-1] == Adaptive.PROBES[1] + 1
+    for _ in range(400):
+        k = windows.next()
+        windows.judged(k - 1, refused=False)
+    assert windows.next() > 8
+
+
+def test_only_known_windows_are_chosen() -> None:
+    windows = Adaptive(line(0.02, 0.06), (3, 5))
+    seen = set()
+    for turn in range(900):
+        k = windows.next()
+        seen.add(k)
+        windows.judged(k - 1 if turn % 300 < 150 else 0, refused=k > 1 and turn % 300 >= 150)
+    assert seen == {1, 3, 5}
+
+
+def test_costs_are_those_of_the_fastest_whole_rounds_and_lie_on_lines_between() -> None:
+    def round_(k: int, seconds: float, drafted: int | None = None) -> Round:
+        tokens = (None,) * (k - 1 if drafted is None else drafted)
+        return Round(1, "speculative", tokens, None, 0.0, seconds, 0.0, k=k)  # type: ignore[arg-type]
+
+    rounds = [round_(1, 0.010), round_(1, 0.011), round_(1, 0.5), round_(3, 0.0143), round_(3, 0.0143), round_(3, 9)]
+    rounds += [round_(5, 0.0110), round_(5, 0.1, drafted=2)]
+    costs = Costs.measured([Round(0, "speculative", (), None, 0, 9, 0, k=1), *rounds])
+    assert costs.by_window == ((1, 1.0), (3, 1.43), (5, 1.43)), "wider is never cheaper; cut windows are left out"
+    assert costs.of(2) == pytest.approx(1.215)
+    assert Costs(((1, 1.0), (2, 1.2))).of(6) == pytest.approx(2.0)
+    assert Costs.measured([]).of(2) > 1
+
+
+def test_a_cycle_takes_every_window_in_turn() -> None:
+    windows = Cycle((1, 2, 4))
+    assert [windows.next() for _ in range(5)] == [1, 2, 4, 1, 2]
+
+
+def test_on_the_loop_itself_with_simulated_costs() -> None:
+    """The real loop and toys, the clock that of the costs: against every fixed window, and against the target alone."""
+    costs = line(0.05, 0.1)
+
+    def tpot(agreement: str, k: int | Windows) -> tuple[float, float]:
+        session = SimulatedSession(lambda rows: 0.0095 + 0.0005 * rows, 0.001, agreement=agreement, vocab_size=16)
+        request = Request(prompt="abc", max_tokens=400, k=4)
+        seconds = []
+        for arm in ("target", "speculative"):
+            rounds = list(session.arm(arm, request, k))
+            seconds.append(sum(r.seconds for r in rounds[1:]) / sum(len(r.token_ids) for r in rounds[1:]))
+        return seconds[0], seconds[1]
+
+    for agreement in ("same", "good", "bad", "adversarial"):
+        alone, auto = tpot(agreement, Adaptive(costs, ALL))
+        best = min(tpot(agreement, k)[1] for k in ALL)
+        assert auto <= 1.05 * min(best, alone) or auto <= 1.03 * alone, agreement
+
+
+# --- in a session ---
+
+
+def run(session: Session, **options: Any) -> list[trace.Event]:
+    return list(session.run(Request(prompt="hello", max_tokens=60, k=AUTO_K, **options)))
+
+
+@pytest.mark.parametrize("acceptor", sorted(ACCEPTORS))
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_auto_gives_the_same_text_for_a_seed_each_time_and_records_every_window(
+    acceptor: str, temperature: float
+) -> None:
+    session = toy_session(agreement="good", seed=1)
+    options = {"sampling": Sampling(temperature, seed=4), "acceptor": acceptor}
+    first, again = (Metrics(run(session, **options)) for _ in range(2))
+    assert first.reason in ("stop", "length"), first.message
+    assert first.arms["speculative"].token_ids == again.arms["speculative"].token_ids
+    if (temperature == 0 and ACCEPTORS[acceptor].lossless) or ACCEPTORS[acceptor].same_text:
+        assert first.first_divergence is None
+
+
+def test_the_trace_holds_the_window_of_every_round_and_reads_back() -> None:
+    session = toy_session(agreement="good", seed=1)
+    events = run(session)
+    rounds = trace.rounds(events, "speculative")
+    assert all(round_.k is not None and len(round_.drafted) <= round_.k - 1 for round_ in rounds)
+    assert all(round_.k == 1 for round_ in trace.rounds(events, "target"))
+    assert trace.read(list(trace.write(events))) == events
+    assert session._pair.target.open_sequences == 0  # type: ignore[attr-defined]
+
+
+def test_only_compiled_windows_are_run() -> None:
+    session = toy_session(agreement="same", windows=(2, 4), max_sequences=1)
+    rounds = trace.rounds(run(session), "speculative")
+    assert {round_.k for round_ in rounds[1:-1]} <= {1, 2, 4}
+
+
+def test_lookup_alone_costs_nothing_to_weigh() -> None:
+    with pytest.raises(RequestError, match="k = auto weighs what a draft model costs"):
+        run(toy_session(), drafter="lookup")
