@@ -15,7 +15,7 @@ import numpy as np
 import openvino as ov
 from numpy.typing import NDArray
 
-from app.backends import llama_graph
+from app.backends import huge_pages, llama_graph
 from app.backends.cache import filled, fingerprint
 from app.backends.checkpoint import Checkpoint, LlamaConfig
 from app.errors import PairError
@@ -65,6 +65,7 @@ class OpenVinoModel:
         self._blocks = -(-(self.n_positions + 1) // BLOCK)  # one slot more for the dummy row
         self._free: list[OpenVinoSequence] = []
         self._warm_up()
+        huge_pages.collapse()
 
     def _warm_up(self) -> None:
         """Score every window once: the plugin builds its kernels for a shape when it first meets it, and the arm that
