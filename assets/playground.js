@@ -426,12 +426,13 @@
   }
 
   const HINT = "Press Run: the same target answers twice, alone and with a draft.";
+  const HINT_WITHOUT_MODEL = "Open a recorded run or a trace file: it replays at its true pace.";
 
   class View {
     constructor(options) {
       this.server = options.server;
       this.keepDue = this.kept = 0;
-      this.message = h("p", { class: "message", role: "status", "data-kind": "one" }, options.server ? HINT : "");
+      this.message = h("p", { class: "message", role: "status", "data-kind": "one" }, options.hint ?? "");
       this.panes = ARMS.map((arm) => new Pane(arm));
       this.headline = new Headline();
       this.race = new Race();
@@ -439,7 +440,8 @@
       this.plot = new Plot(options.figure, options.plotly);
       this.toolbar = new Toolbar(this, options.server, options.recordings ?? []);
       this.about = h("p", { class: "run-about" });
-      const told = h("div", { class: "told" }, this.message, this.race.lead);
+      this.advice = h("p", { class: "advice", hidden: true });
+      const told = h("div", { class: "told" }, this.message, this.race.lead, this.advice);
       const panes = h("div", { class: "panes" }, ...this.panes.map((pane) => pane.element));
       this.element = h("div", { class: "pg pg-view" }, this.headline.element, told, this.legend.element, panes, this.race.element, this.toolbar.element, this.plot.element, this.about);
       attachCard(panes, this.panes);
@@ -512,6 +514,8 @@
         const warp = temperature ? `temperature ${temperature}, top_p ${topP}, top_k ${topK}, seed ${seed}` : "temperature 0";
         this.about.textContent = `${target.name}${draft ? ` with ${draft.name}` : ""} on ${backend}, ${device} · k = ${request.k || "auto"}, ${warp}, acceptor ${request.acceptor}, ${format.plural(prompt, "prompt token")}`;
       } else this.about.textContent = "";
+      this.advice.textContent = run.analysis?.advice ?? "";
+      this.advice.hidden = !this.advice.textContent;
       if (run.error) this.say("error", run.error);
       else if (run.waiting) this.say("waiting", `${format.plural(run.waiting, "run")} ahead of yours on this device. Yours starts by itself.`);
       else if (run.verdict) this.say(run.verdict.kind, run.verdict.text);
@@ -551,7 +555,7 @@
   /** In the page: called by the component's js_on_load. */
   Playground.mount = (element, props, watch, server) => {
     define(props.definitions);
-    const view = new View({ server, figure: props.figure, plotly: props.plotly, recordings: props.recordings });
+    const view = new View({ server, figure: props.figure, plotly: props.plotly, recordings: props.recordings, hint: props.alone ? HINT_WITHOUT_MODEL : HINT });
     element.replaceChildren(view.element);
     watch("value", () => store.receive(props.value));
     if (props.preloaded && !store.run.lines.length) view.open(server.preloaded());
@@ -581,7 +585,7 @@
     dress();
     const view = new View({ server: null });
     document.getElementById("pg-playground").replaceChildren(view.element);
-    Playground.mountRounds(document.getElementById("pg-rounds"));
+    Playground.mountRounds(document.getElementById("pg-rounds"), true);
     store.show(JSON.parse(document.getElementById("pg-trace").textContent));
   };
 

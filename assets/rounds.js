@@ -86,7 +86,8 @@
   }
 
   class Rounds {
-    constructor() {
+    constructor(visible) {
+      this.visible = visible;
       this.list = h("ol", { class: "round-list", "aria-label": "Rounds of the speculative arm", tabindex: "0", onclick: (event) => this.#pick(event), onkeydown: (event) => this.#arrow(event) });
       this.where = h("output", { class: "round-where" });
       this.slider = h("input", { type: "range", min: "0", max: "0", value: "0", "aria-label": "Round shown", oninput: () => this.#seek(Number(this.slider.value)) });
@@ -136,11 +137,10 @@
     }
 
     #wake() {
-      if (!this.visible) return;
       const { rounds } = this.arm;
       this.body.hidden = rounds.length === 0;
       this.empty.hidden = rounds.length > 0;
-      if (!rounds.length) return;
+      if (!this.visible || !rounds.length) return;
       this.#grow(rounds);
       this.#scrub(rounds);
       if (store.run.analysis && this.analysed !== store.run) this.#analyse();
@@ -225,8 +225,9 @@
     }
   }
 
-  Playground.mountRounds = (element) => {
-    const rounds = new Rounds();
+  /** visible: drawn at once, and not only when it comes into view. */
+  Playground.mountRounds = (element, visible = false) => {
+    const rounds = new Rounds(visible);
     element.replaceChildren(rounds.element);
   };
 })();

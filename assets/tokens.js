@@ -90,7 +90,8 @@
       this.shown = shown;
       const tokenCount = round ? round.figures.tokens : 0;
       this.place.textContent = round ? `${format.plural(tokenCount, "token")} · ${format.seconds(round.clock)}` : "";
-      if (this.follow && round) {
+      // A trace that is opened is read from its start; what grows or plays is followed.
+      if (this.follow && round && (store.live || store.playing || store.time !== Infinity)) {
         const last = elements.get(round.tokens.at(-1) ?? round.refused.at(-1));
         if (store.time === Infinity) this.list.scrollTop = this.list.scrollHeight;
         else if (last) this.list.scrollTop = last.offsetTop - this.list.offsetTop - this.list.clientHeight + 60;

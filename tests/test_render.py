@@ -10,11 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app import metrics, trace
-from app.trace import Event, Round, RunFinished, TokenTexts, join_pieces, piece_text
+from app.trace import Event, Round, RunFinished, State, TokenTexts, join_pieces, piece_text
 from app.ui import render
 from app.ui.assets import json_for_html
 from app.ui.export import export_html
-from tests.traces import SPECULATIVE, final, started, target_arm, texts
+from tests.traces import SPECULATIVE, drafted, final, speculative_round, started, target_arm, texts
 from tests.traces import trace as both_arms
 
 
@@ -126,8 +126,26 @@ def test_one_arm_and_errors_have_verdicts() -> None:
 
 
 def test_analysis_counts_kinds_of_the_judged_drafts() -> None:
-    kinds = {kind["kind"]: (kind["accepted"], kind["judged"]) for kind in render.analysis(both_arms())["kinds"]}
+    analysis = render.items(both_arms())[-1]["analysis"]
+    kinds = {kind["kind"]: (kind["accepted"], kind["judged"]) for kind in analysis["kinds"]}
     assert kinds == {"words": (4, 5)}
+
+
+def test_advice_follows_from_the_run() -> None:
+    def advice(*states: State) -> str:
+        last = final(5, "bonus" if set(states) == {"accepted"} else "corrected")
+        window = speculative_round(1, tuple(drafted(2, state) for state in states), last)
+        events = [started(), texts(), *target_arm(1, 2, 3, 4, 5), SPECULATIVE[0], window, RunFinished("length")]
+        found: str = render.items(events)[-1]["analysis"]["advice"]
+        return found
+
+    # 12 ms verify, 3 drafts and 1 host for one token; with k = 2 the verify lies a third of the way from 9 to 12
+    refused = advice("rejected", "discarded", "discarded")
+    assert "k = 2 would take about 12.0 ms a token instead of 16.0" in refused
+    assert "a longer one than k = 4 may pay" in advice("accepted", "accepted", "accepted")
+    assert not render.items([started(arms="target"), texts(), *target_arm(1, 2), RunFinished("length")])[-1][
+        "analysis"
+    ]["advice"]
 
 
 HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)>"

@@ -131,7 +131,7 @@ def _playground_tab(
             "Start it without --replay to run your own.</p>",
             apply_default_css=False,
         )
-        _token_view(replay)
+        _token_view(replay, alone=True)
         return
     with gr.Row(elem_id="bench", equal_height=False):
         with gr.Column(scale=0, min_width=292, elem_id="knobs"):
@@ -296,8 +296,11 @@ def _request(
     )
 
 
-def _token_view(replay: Trace | None) -> gr.HTML:
-    """The one custom component. Its value is `live.Updates`; traces it opens itself go by its server functions."""
+def _token_view(replay: Trace | None, alone: bool = False) -> gr.HTML:
+    """The one custom component. Its value is `live.Updates`; traces it opens itself go by its server functions.
+
+    alone: there is no model to run.
+    """
 
     def open_trace(text: str) -> dict[str, Any]:
         try:
@@ -333,6 +336,7 @@ def _token_view(replay: Trace | None) -> gr.HTML:
         plotly=_plotly_address(),
         recordings=_recordings(),
         preloaded=replay is not None,
+        alone=alone,
     )
 
 

@@ -59,7 +59,7 @@ class Renderer:
             item |= self._round(event)
         elif isinstance(event, RunFinished):
             item["verdict"] = verdict(self.metrics)
-            item["analysis"] = analysis(self.events)
+            item["analysis"] = analysis(self.metrics, self.events)
         return item
 
     def _round(self, round_: Round) -> Item:
@@ -144,9 +144,27 @@ def _tie(metrics: Metrics, at: int) -> str:
     return f" There: {', '.join(parts)}." if len(parts) == 2 else ""
 
 
-def analysis(trace: list[Event]) -> Item:
-    """What the Rounds tab says of a finished trace."""
+def advice(metrics: Metrics, windows: list[theory.WhatIf]) -> str:
+    """What to try next with the window k, in words; nothing where this run gives no reason."""
+    timed = [(other.tpot_s, other.k) for other in windows if other.tpot_s is not None]
+    if not timed:
+        return ""
+    own, best = timed[-1], min(timed)
+    if best[0] < 0.97 * own[0]:
+        return (
+            f"Drafts were kept too seldom for k = {own[1]}: judged by this run, k = {best[1]} would take about "
+            f"{1000 * best[0]:.1f} ms a token instead of {1000 * own[0]:.1f}."
+        )
+    if metrics.arms["speculative"].acceptance_by_position[-1] > 0.5:
+        return f"More than half of the windows were kept to their end: a longer one than k = {own[1]} may pay."
+    return ""
+
+
+def analysis(metrics: Metrics, trace: list[Event]) -> Item:
+    """What the page says of a finished trace: the advice under the verdict, the rest in the Rounds tab."""
+    windows = theory.what_if(trace)
     return {
+        "advice": advice(metrics, windows),
         "kinds": [
             {"kind": kind, "accepted": accepted, "judged": judged}
             for kind, (accepted, judged) in acceptance_by_kind(trace).items()
@@ -161,7 +179,6 @@ def analysis(trace: list[Event]) -> Item:
             for other in theory.counterfactuals(trace)
         ],
         "what_if": [
-            {"k": other.k, "expected_length": other.expected_length, "tpot_s": other.tpot_s}
-            for other in theory.what_if(trace)
+            {"k": other.k, "expected_length": other.expected_length, "tpot_s": other.tpot_s} for other in windows
         ],
     }
