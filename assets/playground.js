@@ -471,7 +471,7 @@
 
     /** Keep the trace for after a refresh: now and then while it grows, the less often the longer it is. */
     #keep() {
-      this.keepDue = performance.now() + 300 + store.run.lines.length;
+      this.keepDue = performance.now() + 500 + 3 * store.run.lines.length;
       const { length } = store.run.lines;
       if (this.server && length) shelf.put(store.run.jsonl).then(() => (this.kept = length));
     }
@@ -528,7 +528,7 @@
       if (this.message.textContent === text && this.message.dataset.kind === kind) return;
       this.message.dataset.kind = kind;
       this.message.textContent = text;
-      // A count that changes fifteen times a second is not for reading aloud.
+      // A count that changes ten times a second is not for reading aloud.
       this.message.setAttribute("aria-live", kind === "so-far" ? "off" : "polite");
     }
 
@@ -553,12 +553,12 @@
   };
 
   /** In the page: called by the component's js_on_load. */
-  Playground.mount = (element, props, watch, server) => {
-    define(props.definitions);
-    const view = new View({ server, figure: props.figure, plotly: props.plotly, recordings: props.recordings, hint: props.alone ? HINT_WITHOUT_MODEL : HINT });
+  Playground.mount = (element, settings, props, watch, server) => {
+    define(settings.definitions);
+    const view = new View({ ...settings, server, hint: settings.alone ? HINT_WITHOUT_MODEL : HINT });
     element.replaceChildren(view.element);
     watch("value", () => store.receive(props.value));
-    if (props.preloaded && !store.run.lines.length) view.open(server.preloaded());
+    if (settings.preloaded && !store.run.lines.length) view.open(server.preloaded());
     Playground.view = view;
   };
 

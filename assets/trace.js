@@ -109,6 +109,7 @@
     speed = 1;
     isolated = null;
     #seen = -1;
+    #slots = [];
     #frame = 0;
 
     tell(type) {
@@ -124,6 +125,7 @@
       this.pause();
       this.run = new Run(id);
       this.#seen = -1;
+      this.#slots = [];
       this.live = true;
       this.time = Infinity;
       this.tell("run");
@@ -132,8 +134,10 @@
 
     /** Take in the component's value: the slots of the ring that were not seen yet, in their order. */
     receive(slots) {
-      const fresh = (slots ?? [])
-        .filter(Boolean)
+      const before = this.#slots;
+      this.#slots = [...(slots ?? [])];
+      const fresh = this.#slots
+        .filter((slot, place) => slot && slot !== before[place])
         .map((slot) => JSON.parse(slot))
         .filter((slot) => slot.run === this.run.id && slot.seq > this.#seen)
         .sort((a, b) => a.seq - b.seq);

@@ -14,7 +14,7 @@ from app.errors import PlaygroundError
 from app.trace import Event, RunFinished
 from app.ui.render import Item, Renderer
 
-MAX_UPDATES_A_SECOND = 15
+MAX_UPDATES_A_SECOND = 10  # 15 at most; each costs the browser, and on one machine the engine, some milliseconds
 SLOTS = 16
 _LOG = logging.getLogger(__name__)
 

@@ -324,19 +324,23 @@ def _token_view(replay: Trace | None, alone: bool = False) -> gr.HTML:
         except PlaygroundError as error:
             return {"error": str(error)}
 
+    settings = {
+        "definitions": DEFINITIONS,
+        "figure": plots.to_json(plots.tpot_figure(Metrics())),
+        "plotly": _plotly_address(),
+        "recordings": _recordings(),
+        "preloaded": replay is not None,
+        "alone": alone,
+    }
     return gr.HTML(
         value=[],
         html_template='<div class="pg-mount"></div>',
-        js_on_load="window.Playground.mount(element.querySelector('.pg-mount'), props, watch, server)",
+        # Not as props: at every update gradio writes all of them as JSON, several times, to see what has changed.
+        js_on_load=f"""window.Playground.mount(
+            element.querySelector('.pg-mount'), {assets.json_for_html(settings)}, props, watch, server)""",
         apply_default_css=False,
         server_functions=[open_trace, recording, preloaded, page_of],
         elem_id="token-view",
-        definitions=DEFINITIONS,
-        figure=plots.to_json(plots.tpot_figure(Metrics())),
-        plotly=_plotly_address(),
-        recordings=_recordings(),
-        preloaded=replay is not None,
-        alone=alone,
     )
 
 
