@@ -1,5 +1,6 @@
 /* 2,000 tokens in each pane, then thirty updates live and thirty moments of a replay.
-   Gives [median ms of an update, median ms of a moment, tokens of each pane, elements removed]. */
+   Gives [ms of an update, ms of a moment, tokens of each pane, elements removed]; the least of thirty each, which
+   a busy machine does not move. */
 async () => {
   const { store } = window.Playground;
   const alternatives = [1, 2, 3, 4, 5].map((id) => ({ id, model_prob: 0.2, warped_prob: 0.2 }));
@@ -24,7 +25,7 @@ async () => {
   let seq = 0;
   const send = (items) => store.receive([JSON.stringify({ run: "long", seq: seq++, items })]);
   const panes = ["target", "speculative"].map((arm) => document.querySelector(`.pane-${arm} .pane-text`));
-  const median = async (act) => {
+  const cost = async (act) => {
     const spent = [];
     for (let turn = 0; turn < 30; turn++) {
       await new Promise((done) => requestAnimationFrame(done));
@@ -33,7 +34,7 @@ async () => {
       for (const pane of panes) pane.getBoundingClientRect(); // the layout belongs to it
       spent.push(performance.now() - since);
     }
-    return spent.sort((one, other) => one - other)[15];
+    return Math.min(...spent);
   };
 
   store.begin("long");
@@ -41,8 +42,8 @@ async () => {
   let removed = 0;
   const watch = new MutationObserver((records) => records.forEach((record) => (removed += record.removedNodes.length)));
   for (const pane of panes) watch.observe(pane, { childList: true, subtree: true });
-  const live = await median(() => send(grow(4)));
+  const live = await cost(() => send(grow(4)));
   store.settle();
-  const replayed = await median((turn) => store.seek(store.run.duration * (0.5 + 0.01 * turn)));
+  const replayed = await cost((turn) => store.seek(store.run.duration * (0.5 + 0.01 * turn)));
   return [live, replayed, panes.map((pane) => pane.querySelectorAll(".tok:not(.k-rejected):not(.k-discarded)").length), removed];
 };
