@@ -1,4 +1,4 @@
-"""`bench MEASUREMENT`: figures with the command that made them."""
+"""`bench`: the full comparison; `bench MEASUREMENT`: one figure of it. Figures with the command that made them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,18 @@ PROMPTS = ROOT / "assets" / "prompts.json"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    measurements = parser.add_subparsers(dest="measurement", required=True, metavar="MEASUREMENT")
+    parser.add_argument("--prompts", type=Path, default=PROMPTS, help='a JSON list of {"category", "prompt"}')
+    parser.add_argument("--count", type=int, default=48, help="prompts of the list, one of each category in turn")
+    parser.add_argument("--k", default="2,3,4,5,8", metavar="K,K,...", help="windows; k = auto is always measured too")
+    parser.add_argument("--dtypes", default="int8,bf16", help="precisions; the first meets the peers")
+    parser.add_argument("--peers", default="all", help="all, none, or names separated by commas")
+    parser.add_argument("--max-tokens", type=int, default=48)
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the results as JSON")
+    parser.add_argument("--html", type=Path, metavar="FILE", help="also write a page with plots")
+    parser.add_argument("--readme", action="store_true", help="put the table into the README")
+    parser.add_argument("--page", action="store_true", help="only what an open page costs (as `bench page`)")
+    parser.set_defaults(measurement=None)
+    measurements = parser.add_subparsers(dest="measurement", metavar="MEASUREMENT")
     acceptors = measurements.add_parser("acceptors", help="what each acceptor keeps on the embedded pair")
     acceptors.add_argument("--prompts", type=Path, default=PROMPTS)
     acceptors.add_argument("--count", type=int, default=12, help="prompts, spread over the file's categories")
@@ -28,11 +39,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
+    if args.measurement is None:
+        return _page(5, 4, 128) if args.page else _compare(args)
     if args.measurement == "page":
-        from app.bench.page import page_cost
-
-        print(page_cost(args.repeats, args.k, args.max_tokens))
-        return 0
+        return _page(args.repeats, args.k, args.max_tokens)
     from app.bench.acceptors import table
     from app.session import Session
 
@@ -43,6 +53,38 @@ def main(args: argparse.Namespace) -> int:
         session, read_prompts(args.prompts)[: args.count], args.k, args.temperature, args.max_tokens, args.seed
     ):
         print(line, flush=True)
+    return 0
+
+
+def _page(repeats: int, k: int, max_tokens: int) -> int:
+    from app.bench.page import page_cost
+
+    print(page_cost(repeats, k, max_tokens))
+    return 0
+
+
+def _compare(args: argparse.Namespace) -> int:
+    from app.bench import compare, peers, report
+
+    try:
+        ks = sorted({int(k) for k in args.k.split(",")})
+    except ValueError:
+        raise RequestError(f"--k is {args.k!r}; write windows separated by commas, such as 2,3,5.") from None
+    chosen = {"all": peers.ALL, "none": ()}.get(args.peers, tuple(args.peers.split(",")))
+    prompts = read_prompts(args.prompts)[: max(args.count, 0)]
+    plan = compare.Plan(prompts, ks, args.dtypes.split(","), chosen, args.max_tokens)
+    compare.check(plan)
+    for path in (args.json, args.html):
+        if path is not None and not path.resolve().parent.is_dir():
+            raise RequestError(f"There is no folder for {path}; choose another file.")
+    found = compare.compare(plan)
+    print("\n".join(report.table(found)))
+    if args.json is not None:
+        args.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    if args.html is not None:
+        args.html.write_text(report.page(found), encoding="utf-8")
+    if args.readme:
+        report.into_readme(found, ROOT / "README.md")
     return 0
 
 

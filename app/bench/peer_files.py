@@ -1,0 +1,94 @@
+"""The pair as files that the peers can read: the target as a Hugging Face directory, the draft as one and as a GGUF."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from app import pairs
+from app.backends.cache import filled, fingerprint
+from app.backends.checkpoint import SafetensorsCheckpoint, read_config
+from app.backends.gguf_file import GgufCheckpoint, _gguf_name, sidecar
+from app.distill.pack import config_json, export
+
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
+
+
+@dataclass(frozen=True, slots=True)
+class PeerFiles:
+    """target_gguf is the file as it was shipped; the others hold the same weights."""
+
+    target_gguf: Path
+    target: Path
+    draft: Path
+    draft_gguf: Path
+
+
+def write(draft: Path = pairs.EMBEDDED_DRAFT) -> PeerFiles:
+    """The embedded pair's files, made once and kept beside the other things made from models."""
+    gguf = pairs.embedded_target()
+    key = fingerprint([gguf, draft / "model.safetensors"], Path(__file__).read_text(encoding="utf-8"))
+
+    def fill(folder: Path) -> None:
+        metadata = sidecar(gguf, pairs.cache_dir())
+        target = GgufCheckpoint(gguf, read_config(metadata))
+        export(SafetensorsCheckpoint(draft), target, folder / "draft")
+        _hugging_face(target, folder / "target")
+        for name in TOKENIZER_FILES:
+            for model in ("target", "draft"):
+                shutil.copy(metadata / name, folder / model / name)
+        _gguf(SafetensorsCheckpoint(folder / "draft"), gguf, folder / "draft.gguf")
+
+    folder = filled(pairs.cache_dir() / f"peers-{key}", fill)
+    return PeerFiles(gguf, folder / "target", folder / "draft", folder / "draft.gguf")
+
+
+def _names(num_layers: int) -> list[str]:
+    parts = ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj"]
+    parts += ["mlp.gate_proj", "mlp.up_proj", "mlp.down_proj", "input_layernorm", "post_attention_layernorm"]
+    layers = [f"model.layers.{i}.{part}.weight" for i in range(num_layers) for part in parts]
+    return ["model.embed_tokens.weight", *layers, "model.norm.weight"]
+
+
+def _hugging_face(target: GgufCheckpoint, folder: Path) -> None:
+    from safetensors.numpy import save_file
+
+    folder.mkdir(parents=True)
+    config = config_json(target.config, target.config.num_layers, "", None)
+    config["tie_word_embeddings"] = target.config.tied
+    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    names = _names(target.config.num_layers) + ([] if target.config.tied else ["lm_head.weight"])
+    halves = {name: np.ascontiguousarray(target.tensor(name), np.float16) for name in names}
+    save_file(halves, str(folder / "model.safetensors"), {"format": "pt"})
+
+
+def _gguf(draft: SafetensorsCheckpoint, like: Path, path: Path) -> None:
+    """The draft as f16 GGUF, with the tokenizer and the sizes of `like`; q and k in GGUF's interleaved rotary order."""
+    from gguf import GGUFReader, GGUFValueType, GGUFWriter
+
+    writer: Any = GGUFWriter(path, "llama")
+    for name, field in GGUFReader(like).fields.items():
+        if name.startswith("GGUF.") or name in ("general.architecture", "llama.block_count", "general.file_type"):
+            continue
+        kind = field.types[0]
+        inner = field.types[-1] if kind == GGUFValueType.ARRAY else None
+        writer.add_key_value(name, field.contents(), kind, sub_type=inner)
+    writer.add_block_count(draft.config.num_layers)
+    writer.add_file_type(1)
+    heads = {"q_proj": draft.config.num_heads, "k_proj": draft.config.num_kv_heads}
+    for name in [*_names(draft.config.num_layers), "lm_head.weight"]:
+        values = draft.tensor(name)
+        count = heads.get(name.split(".")[-2])
+        if count is not None:
+            halves = values.reshape(count, 2, -1, values.shape[1])
+            values = np.ascontiguousarray(halves.swapaxes(1, 2)).reshape(values.shape)
+        writer.add_tensor(_gguf_name(name), values.astype(np.float32 if values.ndim == 1 else np.float16))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
