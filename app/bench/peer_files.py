@@ -42,10 +42,11 @@ def write(draft: Path = pairs.EMBEDDED_DRAFT) -> PeerFiles:
         for name in TOKENIZER_FILES:
             for model in ("target", "draft"):
                 shutil.copy(metadata / name, folder / model / name)
-        _gguf(SafetensorsCheckpoint(folder / "draft"), gguf, folder / "draft.gguf")
+        (folder / "draft-gguf").mkdir()
+        _gguf(SafetensorsCheckpoint(folder / "draft"), gguf, folder / "draft-gguf" / "draft.gguf")
 
     folder = filled(pairs.cache_dir() / f"peers-{key}", fill)
-    return PeerFiles(gguf, folder / "target", folder / "draft", folder / "draft.gguf")
+    return PeerFiles(gguf, folder / "target", folder / "draft", folder / "draft-gguf" / "draft.gguf")
 
 
 def _names(num_layers: int) -> list[str]:

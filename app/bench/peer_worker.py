@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import sys
 import time
 from typing import Any
@@ -121,7 +122,7 @@ class OpenVinoGenai:
         self.version = f"openvino-genai {openvino_genai.__version__.split('-')[0]}"
         self._genai, self._openvino, self._numpy = openvino_genai, openvino, numpy
         self._speculative = speculative
-        options = {"draft_model": openvino_genai.draft_model(files["draft_gguf"], "CPU")} if speculative else {}
+        options = {"draft_model": openvino_genai.draft_model(self._converted(files), "CPU")} if speculative else {}
         self._pipeline = openvino_genai.LLMPipeline(files["target_gguf"], "CPU", **options)
         base = openvino_genai.StreamerBase
 
@@ -138,6 +139,13 @@ class OpenVinoGenai:
                 pass
 
         self._streamer = First
+
+    def _converted(self, files: dict[str, Any]) -> str:
+        """The folder of the draft's GGUF, converted by the library's own reader: as a draft it takes no GGUF itself."""
+        folder = os.path.dirname(str(files["draft_gguf"]))
+        if not os.path.exists(os.path.join(folder, "openvino_model.xml")):
+            self._genai.LLMPipeline(files["draft_gguf"], "CPU", enable_save_ov_model=True)
+        return folder
 
     def generate(self, ids: list[int], max_tokens: int, num_draft: int) -> Answer:
         config = self._genai.GenerationConfig()
