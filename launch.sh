@@ -101,10 +101,18 @@ finally:
 PYTHON
 }
 
-wants_neuron() {
-  local previous="" argument
+names() { grep -Eqrs --include '*.toml' "^ *backend *= *[\"']$1[\"']" "$2"; }
+
+# Whether the arguments after $1 name the backend $1, themselves or in a pair file; for torch also in a folder of them.
+wants() {
+  local backend=$1 previous="" argument
+  shift
   for argument in "$@"; do
-    case "$previous $argument" in "--backend neuron" | *" --backend=neuron") return 0 ;; esac
+    case "$previous $argument" in
+      "--backend $backend" | *" --backend=$backend") return 0 ;;
+      "--pair "* | *" --pair="*) names "$backend" "${argument#--pair=}" && return 0 ;;
+      "--pairs "* | *" --pairs="*) [ "$backend" = torch ] && names torch "${argument#--pairs=}" && return 0 ;;
+    esac
     previous=$argument
   done
   return 1
@@ -130,7 +138,13 @@ setup() {
   fetch_target
 }
 
-if wants_neuron "$@"; then
+# What the arguments need on top.
+setup_for() {
+  setup
+  if wants torch "$@"; then install app/backends/requirements-torch.txt; fi
+}
+
+if wants neuron "$@"; then
   python=$(neuron_python) || exit 1
   case "${1:-}" in -*) set -- serve "$@" ;; esac
   exec "$python" -m app "$@"
@@ -149,6 +163,7 @@ case "${1:-serve}" in
     if [ "${1:-}" = --torch ]; then
       shift
       install app/distill/requirements.txt
+      install app/backends/requirements-torch.txt
     fi
     if [ "$what" = test ]; then exec "$VENV/bin/python" -m pytest "$@"; fi
     "$VENV/bin/python" -m ruff format --check . && "$VENV/bin/python" -m ruff check . && exec "$VENV/bin/python" -m mypy
@@ -163,12 +178,12 @@ case "${1:-serve}" in
     exec "$VENV/bin/python" -m app --help
     ;;
   -*)
-    setup
+    setup_for "$@"
     exec "$VENV/bin/python" -m app serve "$@"
     ;;
   *)
     [ $# -gt 0 ] || set -- serve
-    setup
+    setup_for "$@"
     exec "$VENV/bin/python" -m app "$@"
     ;;
 esac

@@ -24,6 +24,7 @@ from app.metrics import Metrics
 from app.trace import Request, Sampling
 
 if TYPE_CHECKING:
+    from app import pairs
     from app.session import Session
 
 BAD_INPUT = 2
@@ -56,6 +57,7 @@ def _parser() -> argparse.ArgumentParser:
 
     serve = commands.add_parser("serve", help="the page (default)")
     _pair_flags(serve)
+    serve.add_argument("--pairs", type=Path, metavar="DIR", help="offer the pair files (.toml) in DIR on the page")
     serve.add_argument("--host", default="127.0.0.1", help="address to listen on (default: this machine only)")
     serve.add_argument("--port", type=int, default=7860)
     serve.add_argument("--acceptor", metavar="MODULE:NAME", help="offer a custom acceptor on the page")
@@ -118,15 +120,29 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _pair_flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--backend", default="openvino", help="engine: openvino (default) or neuron")
-    parser.add_argument("--target", type=Path, metavar="PATH", help="a .gguf file or a Hugging Face model directory")
+    parser.add_argument(
+        "--pair", type=Path, metavar="FILE", help="a pair file (.toml); flags beside it have precedence"
+    )
+    parser.add_argument("--backend", help="engine: openvino (default), torch or neuron")
+    parser.add_argument(
+        "--target", type=Path, metavar="PATH", help="a .gguf file, a model directory or (torch) a Hub id"
+    )
     parser.add_argument("--draft", type=Path, metavar="PATH", help="its draft model")
-    parser.add_argument("--dtype", help="precision: int8 (openvino's default), bf16 (neuron's), f16 or f32")
+    parser.add_argument(
+        "--dtype", help="precision: int8 (openvino's default), bf16 (neuron's, and a GPU's), f16 or f32"
+    )
+    parser.add_argument(
+        "--device", help="torch: cuda, cuda:1, mps or cpu (default: the fastest, several GPUs if needed)"
+    )
+    parser.add_argument("--revision", metavar="REV", help="torch: branch, tag or commit of a target on the Hub")
+    parser.add_argument("--draft-revision", metavar="REV", help="torch: the same for the draft")
     parser.add_argument("--threads", type=int, help="processor threads (default: all cores)")
     parser.add_argument("--n-positions", type=int, metavar="N", help="longest context (default: the model's)")
     parser.add_argument("--tp-degree", type=int, metavar="N", help="neuron: cores both models share (default: planned)")
     parser.add_argument("--windows", type=_windows, metavar="K,K,...", help="neuron: the windows to compile")
-    parser.add_argument("--neuron-artifacts", type=Path, metavar="DIR", help="neuron: keep compiled programs there")
+    parser.add_argument(
+        "--neuron-artifacts", dest="artifacts", type=Path, metavar="DIR", help="neuron: keep compiled programs there"
+    )
 
 
 def _windows(text: str) -> tuple[int, ...]:
@@ -145,26 +161,29 @@ def _k(text: str) -> int:
         raise argparse.ArgumentTypeError(f"{text!r} is no window such as 4, nor auto") from None
 
 
-def _session(options: argparse.Namespace, acceptor: str | None) -> Session:
-    from app import pairs
+def _pair_options(options: argparse.Namespace) -> pairs.PairOptions:
+    from app import pair_files, pairs
+
+    named = {field.name: getattr(options, field.name) for field in dataclasses.fields(pairs.PairOptions)}
+    given = {name: value for name, value in named.items() if value is not None}
+    written = pairs.PairOptions() if options.pair is None else pair_files.read(options.pair)
+    return dataclasses.replace(written, **given)
+
+
+def _session(options: argparse.Namespace, acceptor: str | None, folder: Path | None = None) -> Session:
+    """The session of the pair that the flags name. folder: the pairs it may switch to."""
+    from app import pair_files, pairs
     from app.acceptance import load_custom
     from app.session import Session
 
     custom = load_custom(acceptor) if acceptor and ":" in acceptor else None
-    pair = pairs.load(
-        pairs.PairOptions(
-            backend=options.backend,
-            target=options.target,
-            draft=options.draft,
-            dtype=options.dtype,
-            threads=options.threads,
-            n_positions=options.n_positions,
-            tp_degree=options.tp_degree,
-            windows=options.windows,
-            artifacts=options.neuron_artifacts,
-        )
-    )
-    return Session(pair, custom)
+    own = _pair_options(options)
+    listed: dict[str, pairs.PairOptions] = {}
+    if folder is not None:
+        others = pair_files.listed(folder)
+        name = next((name for name, other in others.items() if other == own), None)
+        listed = {name or "as started": own, **others}
+    return Session(pairs.load(own), custom, listed)
 
 
 def _serve(options: argparse.Namespace) -> int:
@@ -173,7 +192,7 @@ def _serve(options: argparse.Namespace) -> int:
     auth = None if options.auth is None else _credentials(options.auth)
     serve.check_port(options.host, options.port)
     replay = None if options.replay is None else read_trace(options.replay)
-    session = None if replay is not None else _session(options, options.acceptor)
+    session = None if replay is not None else _session(options, options.acceptor, options.pairs)
     serve.serve(session, replay, host=options.host, port=options.port, auth=auth)
     return 0
 

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from app import memory
 from app.errors import PairError
 from app.model import Model, Tokenizer
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    from app.backends.checkpoint import Checkpoint, LlamaConfig
+    from app.backends.model_files import ModelFiles
 
 ROOT = Path(__file__).resolve().parent.parent
 EMBEDDED_NAME = "SmolLM2-135M-Instruct"
@@ -41,7 +40,9 @@ class Pair:
 class PairOptions:
     """What the command line says of a pair. None: the embedded pair, the backend's own choice.
 
-    threads is for openvino; tp_degree, windows and artifacts are for neuron.
+    target and draft: a GGUF, a Hugging Face directory or, for torch, a Hub id (`revision`, `draft_revision`: which
+    version of it). threads is for openvino and torch on a processor, device for torch; tp_degree, windows and
+    artifacts are for neuron.
     """
 
     backend: str = "openvino"
@@ -50,6 +51,9 @@ class PairOptions:
     dtype: str | None = None
     threads: int | None = None
     n_positions: int | None = None
+    device: str | None = None
+    revision: str | None = None
+    draft_revision: str | None = None
     tp_degree: int | None = None
     windows: tuple[int, ...] | None = None
     artifacts: Path | None = None
@@ -61,41 +65,173 @@ def models_dir() -> Path:
 
 
 def load(options: PairOptions) -> Pair:
-    """The pair, ready to run. Raises PairError."""
-    if options.backend not in _LOADERS:
-        raise PairError(f"There is no backend {options.backend!r}; choose one of {', '.join(_LOADERS)}.")
+    """The pair, checked and ready to run. Raises PairError."""
+    return prepare(options)()
+
+
+def prepare(options: PairOptions, freed: int = 0) -> Callable[[], Pair]:
+    """What loads the pair, once all that can be checked before is checked; freed: bytes given back in between.
+
+    Raises PairError, then and on loading.
+    """
+    if options.backend not in _BACKENDS:
+        raise PairError(f"There is no backend {options.backend!r}; choose one of {', '.join(_BACKENDS)}.")
     if options.n_positions is not None and options.n_positions < 2:
         raise PairError(f"A context of {options.n_positions} positions is too short; choose 2 or more.")
-    return _LOADERS[options.backend](options)
-
-
-def _load_openvino(options: PairOptions) -> Pair:
     if options.threads is not None and not 1 <= options.threads <= (os.cpu_count() or 1):
         raise PairError(f"{options.threads} threads cannot run here; choose 1 to {os.cpu_count()}.")
-    if options.target is None:
-        target_files = _Files(embedded_target(), EMBEDDED_NAME)
-        draft_files: _Files | None = _Files(options.draft or EMBEDDED_DRAFT)
-    else:
-        target_files = _Files(options.target)
-        draft_files = None if options.draft is None else _Files(options.draft)
-    if draft_files is not None:
-        _check_shapes(target_files, draft_files)
-    target = _openvino(target_files, options)
-    draft = None if draft_files is None else _openvino(draft_files, options, target_files)
-    name = f"{target.name} + {draft.name}" if draft is not None else target.name
-    return Pair(name, "openvino", target, draft, target_files.tokenizer())
+    return _BACKENDS[options.backend](options, freed)
 
 
-def _load_neuron(options: PairOptions) -> Pair:
+def _prepare_openvino(options: PairOptions, freed: int) -> Callable[[], Pair]:
+    from app.backends import openvino
+
+    for path in (options.target, options.draft):
+        if path is not None and _is_hub_id(path):
+            raise PairError(f"There is no model at {path}; check the path, or add --backend torch for one of the Hub.")
+    target, draft = _files(options.target, options.draft)
+    dtype = options.dtype or DEFAULT_DTYPE
+    needs = openvino.BYTES.get(dtype)
+    if needs is None:
+        raise PairError(f"The OpenVINO backend has no precision {dtype!r}; choose one of {', '.join(openvino.BYTES)}.")
+    _check_memory(options, target, draft, *needs, memory.free_memory(), freed)
+
+    def model(files: ModelFiles, embeddings: ModelFiles | None) -> Model:
+        return openvino.OpenVinoModel(
+            files.config,
+            lambda: files.weights(embeddings),
+            name=files.name,
+            files=[*files.files, *([] if embeddings is None else embeddings.files)],
+            cache_dir=cache_dir(),
+            dtype=dtype,
+            threads=options.threads,
+            n_positions=options.n_positions,
+            kept_ids=files.kept_ids(),
+        )
+
+    return lambda: _loaded("openvino", target, draft, model)
+
+
+def _prepare_torch(options: PairOptions, freed: int) -> Callable[[], Pair]:
+    try:
+        from app.backends import torch as backend
+    except ImportError as error:
+        raise PairError(
+            f"The torch backend's packages are not installed ({error}); start with ./launch.sh, which installs them, or "
+            "pip install -r app/backends/requirements-torch.txt."
+        ) from None
+    device = backend.choose_device(options.device)
+    dtype = backend.choose_dtype(options.dtype, device)
+    backend.use_threads(options.threads)
+
+    def here(path: Path | None, revision: str | None) -> Path | None:
+        return backend.fetch(str(path), revision) if path is not None and _is_hub_id(path) else path
+
+    def name(path: Path | None) -> str | None:  # a fetched one lies in a folder named by its commit
+        return path.name if path is not None and _is_hub_id(path) else None
+
+    target, draft = _files(
+        here(options.target, options.revision),
+        here(options.draft, options.draft_revision),
+        name(options.target),
+        name(options.draft),
+    )
+    size = backend.DTYPES[dtype].itemsize
+    free, where = backend.free_memory(device), "memory"
+    if free is None:
+        free = memory.free_memory()
+    elif device.index is None:  # what the GPUs do not hold, the processor's memory does
+        free, where = free + (memory.free_memory() or 0), "memory on all devices"
+    _check_memory(options, target, draft, size, size, free, freed, where)
+
+    def model(files: ModelFiles, embeddings: ModelFiles | None) -> Model:
+        return backend.TorchModel(
+            files.config,
+            files.weights(embeddings),
+            name=files.name,
+            device=device,
+            dtype=dtype,
+            n_positions=options.n_positions,
+            kept_ids=files.kept_ids(),
+        )
+
+    return lambda: _loaded("torch", target, draft, model)
+
+
+def _files(
+    target: Path | None, draft: Path | None, target_name: str | None = None, draft_name: str | None = None
+) -> tuple[ModelFiles, ModelFiles | None]:
+    """The models of a pair, checked against each other; without a target the embedded one, and its draft."""
+    from app.backends.model_files import ModelFiles, check_pair
+
+    if target is None:
+        target, target_name, draft = embedded_target(), EMBEDDED_NAME, draft or EMBEDDED_DRAFT
+    files = ModelFiles(target, cache_dir(), target_name)
+    if draft is None:
+        return files, None
+    draft_files = ModelFiles(draft, cache_dir(), draft_name)
+    check_pair(files, draft_files)
+    if draft_files.lacks_embeddings() and draft_files.config.hidden_size != files.config.hidden_size:
+        raise PairError(
+            f"{draft_files.name} has no embeddings and another width than {files.name}; choose another draft."
+        )
+    return files, draft_files
+
+
+def _check_memory(
+    options: PairOptions,
+    target: ModelFiles,
+    draft: ModelFiles | None,
+    weight_bytes: float,
+    cache_bytes: int,
+    free: int | None,
+    freed: int,
+    where: str = "memory",
+) -> None:
+    """Two caches of the target, one for each arm, and one of the draft, all as long as they may become."""
+    longest = min(files.config.n_positions for files in (target, draft) if files is not None)
+    n_positions = min(options.n_positions or longest, longest)
+    needs = []
+    for files, sequences in ((target, 2), *([] if draft is None else [(draft, 1)])):
+        config = files.config
+        position = 2 * config.num_layers * config.num_kv_heads * config.head_size * cache_bytes
+        weights = int(config.num_parameters * weight_bytes)
+        needs.append(memory.Need(files.name, weights, sequences * position * n_positions))
+    memory.check(needs, None if free is None else free + freed, n_positions, where)
+
+
+def _loaded(
+    backend: str,
+    target: ModelFiles,
+    draft: ModelFiles | None,
+    load_model: Callable[[ModelFiles, ModelFiles | None], Model],
+) -> Pair:
+    """load_model: given the files, and those of the model whose embeddings it uses in place of its own."""
+    target_model = load_model(target, None)
+    if draft is None:
+        return Pair(target_model.name, backend, target_model, None, target.tokenizer())
+    draft_model = load_model(draft, target if draft.lacks_embeddings() else None)
+    name = f"{target_model.name} + {draft_model.name}"
+    return Pair(name, backend, target_model, draft_model, target.tokenizer())
+
+
+def _is_hub_id(path: Path) -> bool:
+    """Whether `path` is written as owner/name and is nothing on this disk."""
+    return re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+", str(path)) is not None and not path.exists()
+
+
+def _prepare_neuron(options: PairOptions, freed: int) -> Callable[[], Pair]:
     from app.backends import neuron
+    from app.backends.model_files import ModelFiles, check_pair
 
     if options.target is None or options.draft is None:
         raise PairError("The neuron backend has no pair of its own; name one with --target DIR and --draft DIR.")
     for path in (options.target, options.draft):
         if not path.is_dir():
             raise PairError(f"{path} is no model directory; the neuron backend loads Hugging Face directories.")
-    target_files, draft_files = _Files(options.target), _Files(options.draft)
-    _check_shapes(target_files, draft_files)
+    target_dir, draft_dir = options.target, options.draft
+    target_files, draft_files = ModelFiles(target_dir, cache_dir()), ModelFiles(draft_dir, cache_dir())
+    check_pair(target_files, draft_files)
     given = {
         "dtype": options.dtype,
         "tp_degree": options.tp_degree,
@@ -104,11 +240,19 @@ def _load_neuron(options: PairOptions) -> Pair:
         "artifacts": options.artifacts,
     }
     chosen: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
-    target, draft = neuron.load_pair(options.target, options.draft, **chosen)
-    return Pair(f"{target.name} + {draft.name}", "neuron", target, draft, target_files.tokenizer())
+
+    def load_pair() -> Pair:
+        target, draft = neuron.load_pair(target_dir, draft_dir, **chosen)
+        return Pair(f"{target.name} + {draft.name}", "neuron", target, draft, target_files.tokenizer())
+
+    return load_pair
 
 
-_LOADERS: dict[str, Callable[[PairOptions], Pair]] = {"openvino": _load_openvino, "neuron": _load_neuron}
+_BACKENDS: dict[str, Callable[[PairOptions, int], Callable[[], Pair]]] = {
+    "openvino": _prepare_openvino,
+    "torch": _prepare_torch,
+    "neuron": _prepare_neuron,
+}
 
 
 def embedded_target() -> Path:
@@ -123,90 +267,6 @@ def embedded_target() -> Path:
     return path
 
 
-class _Files:
-    """A model on disk: a GGUF, or a Hugging Face directory, and what can be learnt before loading it."""
-
-    def __init__(self, path: Path, name: str | None = None) -> None:
-        from app.backends.checkpoint import read_config
-        from app.backends.gguf_file import sidecar
-
-        if not path.exists():
-            raise PairError(f"There is no model at {path}; check the path (a .gguf file or a model directory).")
-        self.path = path
-        self.name = name or path.resolve().name.removesuffix(".gguf")
-        self.directory = path if path.is_dir() else sidecar(path, cache_dir())
-        self.config: LlamaConfig = read_config(self.directory)
-
-    @property
-    def files(self) -> list[Path]:
-        return sorted(file for file in self.path.iterdir() if file.is_file()) if self.path.is_dir() else [self.path]
-
-    def weights(self) -> Checkpoint:
-        from app.backends.checkpoint import SafetensorsCheckpoint
-        from app.backends.gguf_file import GgufCheckpoint
-
-        return SafetensorsCheckpoint(self.path) if self.path.is_dir() else GgufCheckpoint(self.path, self.config)
-
-    def kept_ids(self) -> NDArray[np.int64] | None:
-        """The ids a trimmed output layer covers, ascending, or None where it covers the vocabulary."""
-        from app.backends.checkpoint import SafetensorsCheckpoint
-
-        if not self.config.kept_ids:
-            return None
-        ids: NDArray[np.int64] = SafetensorsCheckpoint(self.path).raw("kept_ids").astype("int64")
-        if ids.shape != (self.config.kept_ids,) or ids[0] < 0 or ids[-1] >= self.config.vocab_size:
-            raise PairError(f"The kept ids of {self.path} do not fit its configuration; fetch the draft again.")
-        return ids
-
-    def tokenizer(self) -> Tokenizer:
-        from app.tokenizer import TextTokenizer
-
-        return TextTokenizer(self.directory, self.config.stop_ids)
-
-
 def cache_dir() -> Path:
     """Where graphs and metadata made from models are kept."""
     return models_dir() / "cache"
-
-
-def _check_shapes(target: _Files, draft: _Files) -> None:
-    if (draft.directory / "tokenizer.json").exists():
-        ours, theirs = target.tokenizer(), draft.tokenizer()
-        shared = min(ours.vocab_size, theirs.vocab_size)
-        different = next((i for i in range(shared) if ours.piece(i) != theirs.piece(i)), None)
-        if different is not None:
-            raise PairError(
-                f"{target.name} and {draft.name} have different tokenizers (token {different} is {ours.piece(different)!r} "
-                f"in one and {theirs.piece(different)!r} in the other); choose a draft of the target's own family."
-            )
-    elif draft.config.vocab_size != target.config.vocab_size:
-        raise PairError(
-            f"{draft.name} was made for a vocabulary of {draft.config.vocab_size} tokens, {target.name} has "
-            f"{target.config.vocab_size}; choose a draft made for this target."
-        )
-
-
-def _openvino(files: _Files, options: PairOptions, embeddings: _Files | None = None) -> Model:
-    from app.backends.checkpoint import WithEmbeddings
-    from app.backends.openvino import OpenVinoModel
-
-    weights: Callable[[], Checkpoint] = files.weights
-    sources = files.files
-    if embeddings is not None and "model.embed_tokens.weight" not in files.weights():
-        if embeddings.config.hidden_size != files.config.hidden_size:
-            raise PairError(
-                f"{files.name} has no embeddings and another width than {embeddings.name}; choose another draft."
-            )
-        weights = lambda: WithEmbeddings(files.weights(), embeddings.weights())  # noqa: E731
-        sources = [*sources, *embeddings.files]
-    return OpenVinoModel(
-        files.config,
-        weights,
-        name=files.name,
-        files=sources,
-        cache_dir=cache_dir(),
-        dtype=options.dtype or DEFAULT_DTYPE,
-        threads=options.threads,
-        n_positions=options.n_positions,
-        kept_ids=files.kept_ids(),
-    )

@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import itertools
 import logging
 import resource
 import sys
 import threading
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime, timezone
 
-from app import sampling
+from app import pairs, sampling
 from app.acceptance import ACCEPTORS, Acceptor, find
 from app.decode import Limits, decode
 from app.drafting import Drafter, EitherDrafter, LookupDrafter, ModelDrafter
-from app.errors import PlaygroundError, RequestError
+from app.errors import PairError, PlaygroundError, RequestError
 from app.model import Model
-from app.pairs import Pair
+from app.pairs import Pair, PairOptions
 from app.race import race
 from app.trace import (
     AUTO_K,
@@ -59,11 +60,24 @@ class Session:
     max_k = MAX_K
     default_k = 4
 
-    def __init__(self, pair: Pair, custom: Acceptor | None = None) -> None:
-        """custom: an acceptor loaded from the command line, offered beside the built-in ones."""
-        self._pair = pair
+    def __init__(
+        self, pair: Pair, custom: Acceptor | None = None, listed: Mapping[str, PairOptions] | None = None
+    ) -> None:
+        """custom: an acceptor loaded from the command line, offered beside the built-in ones. listed: the pairs that
+        `switch` may load, by name, `pair` the first of them."""
         self._custom = custom
+        self._listed = dict(listed or {})
         self._lock = threading.Lock()
+        self._ready = threading.Event()  # a pair is loaded, or none can be
+        self.pairs = tuple(self._listed) or (pair.name,)
+        self.chosen = self.pairs[0]
+        offered = [*ACCEPTORS.values(), *([custom] if custom else [])]
+        self.acceptors = tuple(AcceptorCard(a.name, a.description, a.lossless, a.same_text) for a in offered)
+        self._switches = 0
+        self._take(pair)
+
+    def _take(self, pair: Pair) -> None:
+        self._loaded: Pair | None = pair
         self._measured: dict[tuple[object, ...], Costs] = {}
         self.pair, self.backend, self.device = pair.name, pair.backend, pair.target.device
         self.target = _card(pair.target)
@@ -72,8 +86,46 @@ class Session:
         self.windows = pair.target.windows
         self.bit_identical = pair.target.bit_identical
         self.has_chat_template = pair.tokenizer.has_chat_template
-        offered = [*ACCEPTORS.values(), *([custom] if custom else [])]
-        self.acceptors = tuple(AcceptorCard(a.name, a.description, a.lossless, a.same_text) for a in offered)
+        self._ready.set()
+
+    @property
+    def _pair(self) -> Pair:
+        """The loaded pair, waited for while it is switched."""
+        self._ready.wait()
+        if self._loaded is None:
+            raise RequestError("No pair is loaded, since the last one could not be; choose another pair.")
+        return self._loaded
+
+    def switch(self, name: str) -> None:
+        """Load the listed pair of this name in place of the loaded one, which is freed first.
+
+        Waits for the run before it. Raises RequestError or PairError, and the loaded pair stays: all that can be known
+        beforehand is checked before it is given up, and where loading fails all the same it is loaded again.
+        """
+        if name not in self._listed:
+            raise RequestError(f"There is no pair {name!r} here; choose one of {', '.join(self.pairs)}.")
+        with self._lock:
+            if name == self.chosen and self._loaded is not None:
+                return
+            wanted, before = self._listed[name], self._listed[self.chosen]
+            if "neuron" in (wanted.backend, self.backend):
+                raise PairError(
+                    "A process keeps the NeuronCores it first took; start the playground with that pair instead, by --pair FILE."
+                )
+            held = 0 if self._loaded is None else sum(card.memory for card in (self.target, self.draft) if card)
+            load = pairs.prepare(wanted, held)
+            self._ready.clear()
+            self._loaded = None
+            gc.collect()  # models and their sequences hold on to each other
+            self._switches += 1
+            try:
+                self._take(load())
+                self.chosen = name
+            except Exception:
+                self._take(pairs.load(before))
+                raise
+            finally:
+                self._ready.set()
 
     def run(self, request: Request, *, upstream: bool = False) -> Generator[Event, None, None]:
         """The events of a run: RunStarted, then rounds with the texts they need, RunFinished last.
@@ -81,12 +133,13 @@ class Session:
         upstream: the speculative arm runs transformers-neuronx's own loop, as a reference; neuron pairs only. Raises RequestError here, before any event, for a request that cannot work; what fails later ends the run with
         a RunFinished that says so. Waits for the run before it. Closing the generator frees the device.
         """
+        switches = self._switches
         prompt_ids = self._checked(request, upstream)
         if upstream and self.backend != "neuron":
             raise RequestError("Only a pair on the neuron backend can run upstream's loop; leave --engine out.")
         if upstream and request.drafter != "draft":
             raise RequestError("Upstream's loop drafts by a draft model only; leave --drafter out.")
-        return self._events(request, prompt_ids, upstream)
+        return self._events(request, prompt_ids, upstream, switches)
 
     def memory(self) -> int:
         """Bytes this process holds."""
@@ -153,8 +206,12 @@ class Session:
         drafts = draft is not None and request.arms != "target" and request.drafter != "lookup"
         return min(target.n_positions, draft.n_positions) if drafts and draft else target.n_positions
 
-    def _events(self, request: Request, prompt_ids: list[int], upstream: bool) -> Generator[Event, None, None]:
+    def _events(
+        self, request: Request, prompt_ids: list[int], upstream: bool, switches: int
+    ) -> Generator[Event, None, None]:
         with self._lock:
+            if switches != self._switches:  # another pair came while this run waited: its ids are other ones
+                prompt_ids = self._checked(request, upstream)
             acceptor = self._acceptor(request.acceptor)
             yield RunStarted(
                 request,

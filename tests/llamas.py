@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import save_file
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 TINY: dict[str, Any] = {
     "model_type": "llama",
@@ -32,6 +33,17 @@ LLAMA3_ROPE = {
     "high_freq_factor": 4.0,
     "original_max_position_embeddings": 64,
 }
+
+LLAMA3: dict[str, Any] = {
+    **TINY,
+    "rope_scaling": LLAMA3_ROPE,
+    "rope_theta": 500000.0,
+    "num_attention_heads": 8,
+    "num_key_value_heads": 2,
+    "vocab_size": 144,
+    "eos_token_id": [100, 101],
+}
+"""Llama 3 in small: grouped heads, stretched rotary frequencies, two stop ids, and 16 ids its tokenizer does not know."""
 
 
 def weights(config: dict[str, Any], seed: int = 0, *, bias: bool = False) -> dict[str, NDArray[np.float32]]:
@@ -85,6 +97,18 @@ def save_directory(
         save_file({name: tensors[name] for name in part}, directory / file)
         weight_map.update(dict.fromkeys(part, file))
     (directory / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
+    return directory
+
+
+def save_tokenizer(directory: Path, *, size: int = 128, changed: int | None = None) -> Path:
+    """A byte-level `tokenizer.json` of `size` tokens (up to 128); the one with the id `changed` is another."""
+    tokens = [*(chr(0x21 + i) for i in range(94)), *(chr(0xAE + i) for i in range(33)), "AB"][:size]
+    if changed is not None:
+        tokens[changed] = "XYZ"
+    tokenizer = Tokenizer(models.BPE({token: index for index, token in enumerate(tokens)}, []))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.save(str(directory / "tokenizer.json"))
     return directory
 
 

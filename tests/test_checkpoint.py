@@ -11,6 +11,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 from gguf import GGMLQuantizationType, GGUFWriter, quantize
+from numpy.typing import NDArray
 
 from app import pairs
 from app.backends.checkpoint import SafetensorsCheckpoint, read_config
@@ -62,7 +63,12 @@ def test_quantised_weights_stay_near_the_formulas(tmp_path: Path) -> None:
         assert np.corrcoef(engine_logits(directory, dtype).ravel(), expected.ravel())[0, 1] > least, dtype
 
 
-def write_gguf(path: Path, kind: GGMLQuantizationType, change: dict[str, Any] | None = None) -> dict[str, Any]:
+def write_gguf(
+    path: Path,
+    kind: GGMLQuantizationType,
+    change: dict[str, Any] | None = None,
+    rope_factors: NDArray[np.float64] | None = None,
+) -> dict[str, Any]:
     """A tiny GGUF with byte-level tokens, its q and k rows interleaved as llama.cpp wants them; returns the weights."""
     config = {**TINY, **(change or {})}
     tensors = weights(config)
@@ -99,7 +105,10 @@ def write_gguf(path: Path, kind: GGMLQuantizationType, change: dict[str, Any] | 
             halves = tensor.reshape(heads, 2, -1, tensor.shape[1])
             tensor = np.ascontiguousarray(halves.swapaxes(1, 2)).reshape(tensor.shape)
         own = GGMLQuantizationType.F32 if tensor.ndim == 1 else kind
-        writer.add_tensor(f"{layer}{short[stem]}.weight", quantize(tensor, own), raw_dtype=own)
+        stored = random_blocks(tensor.shape, own) if own.name in K_QUANTS else quantize(tensor, own)
+        writer.add_tensor(f"{layer}{short[stem]}.weight", stored, raw_dtype=own)
+    if rope_factors is not None:
+        writer.add_tensor("rope_freqs.weight", rope_factors.astype(np.float32))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -119,6 +128,85 @@ def test_a_gguf_gives_the_weights_it_was_made_from(tmp_path: Path, kind: str) ->
     for name, tensor in tensors.items():
         assert name in checkpoint
         assert np.abs(checkpoint.tensor(name) - tensor).max() <= loosest * np.abs(tensor).max(), name
+
+
+K_QUANTS = {"Q4_K": 144, "Q5_K": 176, "Q6_K": 210}
+"""Bytes of a block of 256 values."""
+
+
+def random_blocks(shape: tuple[int, ...], kind: GGMLQuantizationType) -> NDArray[np.uint8]:
+    """Blocks of random bits, their half-precision scales small numbers: gguf can read K-quants, not write them."""
+    rng = np.random.default_rng(3)
+    blocks = rng.integers(0, 256, (shape[0], shape[1] // 256, K_QUANTS[kind.name]), dtype=np.uint8)
+    scales = rng.uniform(0.001, 0.01, (*blocks.shape[:2], 2)).astype(np.float16)
+    if kind.name == "Q6_K":
+        blocks[:, :, 208:] = scales[:, :, :1].view(np.uint8)
+    else:
+        blocks[:, :, :4] = scales.view(np.uint8)
+    return blocks.reshape(shape[0], -1)
+
+
+def by_ggml(block: bytes, kind: str) -> list[float]:
+    """One block of 256 values, written from ggml's C: dequantize_row_q4_K, _q5_K and _q6_K."""
+
+    def half(at: int) -> float:
+        return float(np.frombuffer(block[at : at + 2], np.float16)[0])
+
+    out = [0.0] * 256
+    if kind == "Q6_K":
+        low, high, scales, d = block[:128], block[128:192], np.frombuffer(block[192:208], np.int8), half(208)
+        for half_block in range(2):
+            ql, qh, sc = low[64 * half_block :], high[32 * half_block :], scales[8 * half_block :]
+            for i in range(32):
+                nibbles = (ql[i] & 15, ql[i + 32] & 15, ql[i] >> 4, ql[i + 32] >> 4)
+                for part, nibble in enumerate(nibbles):
+                    q = (nibble | (((qh[i] >> (2 * part)) & 3) << 4)) - 32
+                    out[128 * half_block + 32 * part + i] = d * int(sc[i // 16 + 2 * part]) * q
+        return out
+    d, least, packed = half(0), half(2), block[4:16]
+    high = block[16:48] if kind == "Q5_K" else bytes(32)
+    low = block[48:] if kind == "Q5_K" else block[16:]
+    for part in range(8):
+        if part < 4:
+            scale, minimum = packed[part] & 63, packed[part + 4] & 63
+        else:
+            scale = (packed[part + 4] & 15) | ((packed[part - 4] >> 6) << 4)
+            minimum = (packed[part + 4] >> 4) | ((packed[part] >> 6) << 4)
+        for i in range(32):
+            byte = low[32 * (part // 2) + i]
+            q = (byte >> 4 if part % 2 else byte & 15) + (16 if high[i] >> part & 1 else 0)
+            out[32 * part + i] = d * scale * q - least * minimum
+    return out
+
+
+@pytest.mark.parametrize("kind", K_QUANTS)
+def test_k_quants_are_read_as_ggml_reads_them(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "tiny.gguf"
+    write_gguf(path, GGMLQuantizationType[kind], {"hidden_size": 256, "intermediate_size": 256, "num_hidden_layers": 1})
+    config = read_config(sidecar(path, tmp_path / "cache"))
+    checkpoint = GgufCheckpoint(path, config)
+    blocks = random_blocks((128, 256), GGMLQuantizationType[kind])
+    expected = np.array([by_ggml(row.tobytes(), kind) for row in blocks])
+    np.testing.assert_allclose(
+        checkpoint.tensor("model.layers.0.self_attn.v_proj.weight"), expected, rtol=1e-5, atol=1e-6
+    )
+    keys = expected.reshape(2, 32, 2, 256).swapaxes(1, 2).reshape(128, 256)  # from GGUF's interleaved rotary order
+    np.testing.assert_allclose(checkpoint.tensor("model.layers.0.self_attn.k_proj.weight"), keys, rtol=1e-5, atol=1e-6)
+    rows = OpenVinoModel(config, lambda: checkpoint, name="tiny", dtype="f32").new_sequence().forward(IDS, 2)
+    assert np.isfinite(rows).all()
+
+
+def test_a_ggufs_rope_factors_are_llama_3s_scaling(tmp_path: Path) -> None:
+    path, stretched = tmp_path / "tiny.gguf", {**TINY, "rope_scaling": LLAMA3_ROPE}
+    directory = save_directory(tmp_path / "tiny", stretched, weights(TINY))
+    plain, scaled = read_config(save_directory(tmp_path / "plain", TINY, {})), read_config(directory)
+    factors = plain.rope_frequencies() / scaled.rope_frequencies()
+    assert factors.max() == 8
+    write_gguf(path, GGMLQuantizationType.F32, rope_factors=factors)
+    config = read_config(sidecar(path, tmp_path / "cache"))
+    model = OpenVinoModel(config, lambda: GgufCheckpoint(path, config), name="tiny", dtype="f32")
+    ours, theirs = model.new_sequence().forward(IDS, len(IDS)), engine_logits(directory)
+    np.testing.assert_allclose(ours, theirs, atol=1e-4 * np.abs(theirs).max())
 
 
 def test_a_gguf_and_a_directory_of_the_same_weights_agree(tmp_path: Path) -> None:

@@ -58,7 +58,7 @@ def test_walls(module: str) -> None:
         assert not uses(module, "app.ui")
 
 
-@pytest.mark.parametrize("module", ["errors.py", "trace.py", "metrics.py", "theory.py", "planner.py"])
+@pytest.mark.parametrize("module", ["errors.py", "trace.py", "metrics.py", "theory.py", "planner.py", "memory.py"])
 def test_pure_modules_use_the_standard_library_only(module: str) -> None:
     for name in imports(module):
         root = name.split(".")[0]

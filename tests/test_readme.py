@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import re
+import shlex
 from pathlib import Path
 
 import pytest
 
+from app import pair_files
 from app.acceptance import load_custom
 from app.backends.toy import toy_pair
 from app.metrics import Metrics
-from app.pairs import Pair
+from app.pairs import Pair, PairOptions
 from app.session import Session
 from app.trace import Request, Sampling
 from tests.pages import served, toy_session
@@ -66,3 +68,37 @@ def test_every_command_of_the_readme_is_known() -> None:
     known = {*commands, "setup", "test", "check"}
     for word in re.findall(r"\./launch\.sh ([a-z]+)", README):
         assert word in known, word
+
+
+def test_the_pair_file_of_the_readme_is_one(tmp_path: Path) -> None:
+    (found,) = re.findall(r"```toml\n(.*?)```", README, re.DOTALL)
+    file = tmp_path / "pair.toml"
+    file.write_text(found)
+    assert pair_files.read(file) == PairOptions(
+        backend="torch",
+        target=Path("meta-llama/Llama-3.1-8B-Instruct"),
+        draft=Path("meta-llama/Llama-3.2-1B-Instruct"),
+        dtype="bf16",
+        n_positions=8192,
+    )
+
+
+def test_every_flag_of_the_readmes_commands_is_known() -> None:
+    from app.__main__ import _parser
+
+    blocks = re.findall(r"^```(\w*)\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
+    shown = [words for language, block in blocks if not language for words in commands(block)]
+    assert len(shown) > 12
+    for words in shown:
+        _parser().parse_args(words)
+
+
+def commands(block: str) -> list[list[str]]:
+    """The arguments of every ./launch.sh in a block that is the app's to read."""
+    found = []
+    for line in block.replace("\\\n", " ").splitlines():
+        if "./launch.sh" in line:
+            words = shlex.split(line.partition("./launch.sh")[2], comments=True)
+            if not words or words[0] not in ("setup", "test", "check"):
+                found.append(words if words and not words[0].startswith("-") else ["serve", *words])
+    return found

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from app.errors import PairError
 
 Weights = NDArray[np.float32]
+SAFETENSORS_TYPES = ("F32", "F16", "BF16", "F64")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +50,14 @@ class LlamaConfig:
     stop_ids: tuple[int, ...] = ()
     kept_ids: int = 0
 
+    @property
+    def num_parameters(self) -> int:
+        """Weights that are multiplied or looked up; tied embeddings once."""
+        attention = self.hidden_size * self.head_size * (2 * self.num_heads + 2 * self.num_kv_heads)
+        layer = attention + 3 * self.hidden_size * self.intermediate_size + 2 * self.hidden_size
+        output = 0 if self.tied else (self.kept_ids or self.vocab_size) * self.hidden_size
+        return self.num_layers * layer + self.vocab_size * self.hidden_size + self.hidden_size + output
+
     def rope_frequencies(self, factors: Weights | None = None) -> NDArray[np.float64]:
         """Radians a position, [head_size / 2]. factors: divisors a GGUF may carry instead of `rope_scaling`."""
         frequencies = self.rope_theta ** (-np.arange(0, self.head_size, 2, dtype=np.float64) / self.head_size)
@@ -65,13 +74,14 @@ class LlamaConfig:
 
 
 class Checkpoint(Protocol):
-    """Weights on disk. `tensor` raises KeyError for a name that is not there."""
+    """Weights on disk."""
 
     @property
     def config(self) -> LlamaConfig: ...
     def __contains__(self, name: str) -> bool: ...
     def tensor(self, name: str) -> Weights:
-        """The tensor as float32, C order."""
+        """The tensor as float32, C order. Raises PairError, naming it, if it is absent, of a type that is not read
+        here, or of another shape than the configuration says."""
         ...
 
 
@@ -128,7 +138,45 @@ class SafetensorsCheckpoint:
             return np.asarray(tensors.get_tensor(name))
 
     def tensor(self, name: str) -> Weights:
-        return self.raw(name).astype(np.float32)
+        from safetensors import safe_open
+
+        if name not in self._files:
+            raise PairError(f"{self.path} has no tensor {name}; fetch the model again.")
+        with safe_open(self._files[name], framework="numpy") as tensors:
+            kind = tensors.get_slice(name).get_dtype()
+        if kind not in SAFETENSORS_TYPES:
+            raise PairError(
+                f"{self.path} stores {name} as {kind}, which is not supported; choose weights in one of "
+                f"{', '.join(SAFETENSORS_TYPES)}, or a GGUF."
+            )
+        return checked_shape(self.config, name, self.raw(name).astype(np.float32))
+
+
+def checked_shape(config: LlamaConfig, name: str, values: Weights) -> Weights:
+    """`values`, if they have the shape the configuration gives the tensor. Raises PairError."""
+    heads, kv_heads = config.num_heads * config.head_size, config.num_kv_heads * config.head_size
+    hidden, inner = config.hidden_size, config.intermediate_size
+    shapes = {
+        "embed_tokens": (config.vocab_size, hidden),
+        "lm_head": (config.kept_ids or config.vocab_size, hidden),
+        "q_proj": (heads, hidden),
+        "k_proj": (kv_heads, hidden),
+        "v_proj": (kv_heads, hidden),
+        "o_proj": (hidden, heads),
+        "gate_proj": (inner, hidden),
+        "up_proj": (inner, hidden),
+        "down_proj": (hidden, inner),
+        "rope_factors": (config.head_size // 2,),
+    }
+    *_, part, kind = name.rsplit(".", 2)
+    expected = shapes.get(part, (hidden,))
+    expected = expected[:1] if kind == "bias" else expected
+    if values.shape != expected:
+        raise PairError(
+            f"{name} has the shape {list(values.shape)} where the configuration says {list(expected)}; "
+            "fetch the model again."
+        )
+    return values
 
 
 def read_json(path: Path) -> dict[str, Any]:

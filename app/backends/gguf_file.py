@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from app.backends.cache import filled, fingerprint
-from app.backends.checkpoint import LlamaConfig, Weights
+from app.backends.checkpoint import LlamaConfig, Weights, checked_shape
 from app.errors import PairError
 
 TYPES = ("F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q4_K", "Q5_K", "Q6_K")
@@ -52,13 +52,16 @@ class GgufCheckpoint:
     def tensor(self, name: str) -> Weights:
         from gguf import dequantize
 
-        tensor = self._tensors[_gguf_name(name)]
+        tensor = self._tensors.get(_gguf_name(name))
+        if tensor is None:
+            raise PairError(f"{self._path.name} has no tensor {_gguf_name(name)}; fetch the model again.")
         if tensor.tensor_type.name not in TYPES:
             raise PairError(
                 f"{self._path.name} stores {tensor.name} as {tensor.tensor_type.name}, which is not supported; "
                 f"choose a file in one of {', '.join(TYPES)}."
             )
         values: Weights = np.ascontiguousarray(dequantize(tensor.data, tensor.tensor_type), dtype=np.float32)
+        values = checked_shape(self.config, name, values)
         heads = {"q_proj": self.config.num_heads, "k_proj": self.config.num_kv_heads}.get(name.split(".")[-2])
         if heads is None:
             return values

@@ -23,6 +23,8 @@ from app.model import Logits
 
 BLOCK = 32  # tokens a KV block, fixed by the CPU plugin
 MAX_WARM = 16  # the widest window the page offers
+# bytes a weight and a cached value take; the processor may keep the latter in f32 all the same
+BYTES = {"int8": (1 + 2 / llama_graph.GROUP, 2), "bf16": (2, 2), "f16": (2, 4), "f32": (4, 4)}
 PREFILL = 256  # tokens scored at once while a prompt is read: bounds the activations' memory
 
 
@@ -55,7 +57,7 @@ class OpenVinoModel:
         self.name, self.dtype = name, dtype
         self.vocab_size = config.vocab_size
         self.n_positions = min(n_positions or config.n_positions, config.n_positions)
-        self.num_parameters = num_parameters(config)
+        self.num_parameters = config.num_parameters
         self._kept_ids = kept_ids
         core = ov.Core()
         self.device = str(core.get_property("CPU", "FULL_DEVICE_NAME"))
@@ -77,8 +79,7 @@ class OpenVinoModel:
         sequence.close()
 
     def memory(self) -> int:
-        bits = {"int8": 8 + 16 / llama_graph.GROUP, "bf16": 16, "f16": 16, "f32": 32}[self.dtype]
-        return int(self.num_parameters * bits / 8)
+        return int(self.num_parameters * BYTES[self.dtype][0])
 
     def new_sequence(self) -> OpenVinoSequence:
         # an infer request and its KV memory are dear to make and free to reuse
@@ -175,14 +176,6 @@ class OpenVinoSequence:
     def close(self) -> None:
         self.length = 0
         self._model._free.append(self)
-
-
-def num_parameters(c: LlamaConfig) -> int:
-    """Weights the graph multiplies or looks up, counted from the configuration; tied embeddings once."""
-    attention = c.hidden_size * c.head_size * (2 * c.num_heads + 2 * c.num_kv_heads)
-    layer = attention + 3 * c.hidden_size * c.intermediate_size + 2 * c.hidden_size
-    output = 0 if c.tied else (c.kept_ids or c.vocab_size) * c.hidden_size
-    return c.num_layers * layer + c.vocab_size * c.hidden_size + c.hidden_size + output
 
 
 def compile_options(core: ov.Core, dtype: str, threads: int | None) -> dict[str, str]:

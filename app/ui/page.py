@@ -9,7 +9,7 @@ from __future__ import annotations
 import html
 import inspect
 import threading
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -20,7 +20,7 @@ from app import trace
 from app.errors import PlaygroundError, TraceError
 from app.metrics import DEFINITIONS, Metrics
 from app.trace import Arms, Event, ModelCard, Request, Sampling, Trace
-from app.ui import about, assets, hardware, plots, tune
+from app.ui import about, assets, chooser, hardware, plots, tune
 from app.ui.export import export_html
 from app.ui.live import Line, stream
 from app.ui.render import items
@@ -70,24 +70,34 @@ class Session(Protocol):
     def acceptors(self) -> Sequence[AcceptorCard]: ...
     @property
     def drafters(self) -> tuple[str, ...]: ...
+    @property
+    def pairs(self) -> tuple[str, ...]: ...
+    @property
+    def chosen(self) -> str: ...
+    def switch(self, name: str) -> None: ...
     def run(self, request: Request) -> Generator[Event, None, None]: ...
     def memory(self) -> int: ...
 
 
 def build_page(
-    session: Session | None, examples: Sequence[dict[str, str]] = (), replay: Trace | None = None
+    session: Session | None,
+    examples: Sequence[dict[str, str]] = (),
+    replay: Trace | None = None,
+    warm_up: Callable[[Session], None] = lambda session: None,
 ) -> gr.Blocks:
     """The page of a loaded pair, or, with no session, of recorded runs alone.
 
-    examples: {"category", "prompt"} each. replay: a trace to show first. Launch with `launch_options()`.
+    examples: {"category", "prompt"} each. replay: a trace to show first. warm_up: for a pair loaded on the page.
+    Launch with `launch_options()`.
     """
     line = Line()
     page: gr.Blocks = gr.Blocks(title=TITLE, analytics_enabled=False, fill_width=True)
     with page:
-        gr.HTML(_header(session), apply_default_css=False, js_on_load=_HEADER_SCRIPT, elem_id="header")
+        header = gr.HTML(_header(session), apply_default_css=False, js_on_load=_HEADER_SCRIPT, elem_id="header")
+        pair, note = (None, None) if session is None else chooser.build(session)
         with gr.Tabs(elem_id="tabs"):
             with gr.Tab("Playground", id="playground"):
-                _playground_tab(session, line, examples, replay)
+                drafter = _playground_tab(session, line, examples, replay)
             with gr.Tab("Rounds", id="rounds"):
                 gr.HTML(
                     html_template='<div class="pg-mount"></div>',
@@ -100,9 +110,15 @@ def build_page(
             with gr.Tab("Hardware", id="hardware"):
                 hardware.build()
             with gr.Tab("About", id="about"):
-                gr.HTML(about.page(session, *_embedded()), apply_default_css=False, elem_id="about-text")
+                told = gr.HTML(about.page(session, *_embedded()), apply_default_css=False, elem_id="about-text")
         if session is not None:
             _api(session, line)
+        if session is not None and pair is not None and note is not None:
+
+            def shown() -> list[Any]:
+                return [_header(session), about.page(session, *_embedded()), gr.update(**_drafters(session))]
+
+            chooser.wire(page, session, line, pair, note, [header, told, drafter], shown, lambda: warm_up(session))
     page.queue(default_concurrency_limit=None)
     return page
 
@@ -124,7 +140,8 @@ def launch_options() -> dict[str, Any]:
 
 def _playground_tab(
     session: Session | None, line: Line, examples: Sequence[dict[str, str]], replay: Trace | None
-) -> None:
+) -> gr.Radio | None:
+    """The tab; returns the drafter's knob, whose choices are the pair's."""
     if session is None:
         gr.HTML(
             '<p class="pg no-model">No model is loaded: this page replays recorded runs. '
@@ -132,7 +149,7 @@ def _playground_tab(
             apply_default_css=False,
         )
         _token_view(replay, alone=True)
-        return
+        return None
     with gr.Row(elem_id="bench", equal_height=False):
         with gr.Column(scale=0, min_width=292, elem_id="knobs"):
             knobs = _knobs(session)
@@ -175,6 +192,13 @@ def _playground_tab(
         show_progress="hidden",
         api_visibility="private",
     )
+    drafter: gr.Radio = next(knob for knob in knobs if knob.elem_id == "drafter")
+    return drafter
+
+
+def _drafters(session: Session) -> dict[str, Any]:
+    choices = [(_DRAFTERS.get(name, name), name) for name in session.drafters]
+    return {"choices": choices, "value": session.drafters[0]}
 
 
 def _prompt_row(examples: Sequence[dict[str, str]]) -> tuple[gr.Textbox, gr.Button, gr.Button]:
@@ -242,8 +266,7 @@ def _knobs(session: Session) -> list[Any]:
     note = gr.HTML(notes[session.acceptors[0].name], apply_default_css=False, elem_id="acceptor-note")
     acceptor.change(notes.get, acceptor, note, queue=False, show_progress="hidden", api_visibility="private")
     drafter = gr.Radio(
-        [(_DRAFTERS.get(name, name), name) for name in session.drafters],
-        value=session.drafters[0],
+        **_drafters(session),
         label="Drafter",
         info="Lookup copies what followed the last tokens before: for answers that repeat the prompt.",
         elem_id="drafter",
@@ -448,6 +471,7 @@ def describe(session: Session) -> dict[str, Any]:
             for each in session.acceptors
         ],
         "drafters": list(session.drafters),
+        "listed": list(session.pairs),
         "process_memory": session.memory(),
     }
 
@@ -553,7 +577,7 @@ def _theme() -> gr.themes.Base:
 
 
 _HEADER_SCRIPT = """
-element.querySelector('.theme').addEventListener('click', () => document.body.classList.toggle('dark'));
+element.addEventListener('click', (event) => event.target.closest('.theme') && document.body.classList.toggle('dark'));
 """
 
 _PAGE_STYLE = """
@@ -570,6 +594,8 @@ _PAGE_STYLE = """
 .pg.note { font-size: 13.5px; color: var(--muted); }
 .pg.note b { border: 1px solid currentColor; border-radius: 999px; padding: 0 7px; font-size: 12.5px; }
 .pg.note b.lossless { color: var(--accepted); } .pg.note b.lossy { color: var(--corrected); border-style: dashed; }
+.pg.note.fault { color: var(--corrected); font-weight: 600; }
+#pair-row { align-items: center; } #pair-note { align-self: center; }
 .no-model { padding: 8px 0; color: var(--muted); }
 #run-column { gap: 10px; justify-content: space-between; }
 #examples { flex-grow: 0; }

@@ -55,7 +55,7 @@ def serve(session: Session | None, replay: Trace | None, *, host: str, port: int
     """Serve until interrupted."""
     if session is not None:
         warm_up(session)
-    page = build_page(session, examples(), replay)
+    page = build_page(session, examples(), replay, warm_up)
     shown = f"[{host}]" if ":" in host else host
     print(
         f"The playground is at http://{'127.0.0.1' if host == '0.0.0.0' else shown}:{port} (Ctrl-C ends it).",

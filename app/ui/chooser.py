@@ -1,0 +1,101 @@
+"""The pair chooser: loads another of the listed pairs in place of the loaded one, without a restart."""
+
+from __future__ import annotations
+
+import html
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Protocol
+
+import gradio as gr
+
+from app.errors import PlaygroundError
+from app.ui.live import Line
+
+_LOG = logging.getLogger(__name__)
+
+
+class Session(Protocol):
+    """What the chooser needs of a session."""
+
+    @property
+    def pairs(self) -> tuple[str, ...]: ...
+    @property
+    def chosen(self) -> str: ...
+    def switch(self, name: str) -> None: ...
+
+
+def build(session: Session) -> tuple[gr.Dropdown, gr.HTML]:
+    """The list and the line under it; hidden where there is nothing to choose."""
+    many = len(session.pairs) > 1
+    with gr.Row(elem_id="pair-row", visible=many, equal_height=True):
+        chooser = gr.Dropdown(
+            list(session.pairs),
+            value=session.chosen,
+            label="Pair",
+            filterable=False,
+            scale=0,
+            min_width=292,
+            elem_id="pair",
+        )
+        note = gr.HTML(_note("Another pair takes the place of this one."), apply_default_css=False, elem_id="pair-note")
+    return chooser, note
+
+
+def wire(
+    page: gr.Blocks,
+    session: Session,
+    line: Line,
+    chooser: gr.Dropdown,
+    note: gr.HTML,
+    outputs: Sequence[Any],
+    shown: Callable[[], Sequence[Any]],
+    loaded: Callable[[], None],
+) -> None:
+    """outputs: what else on the page tells of the pair, and `shown`, their updates. loaded: called after a switch.
+
+    A page opened or refreshed later shows the pair that is loaded then, not the one it was built with.
+    """
+    if len(session.pairs) < 2:
+        return
+
+    def everything(sentence: str, fault: bool = False) -> list[Any]:
+        return [gr.update(value=session.chosen, interactive=True), _note(sentence, fault), *shown()]
+
+    def switch(name: str) -> Iterator[list[Any]]:
+        unchanged = [gr.skip() for _ in outputs]
+        yield [gr.update(interactive=False), _note(f"Loading {name}; runs wait for it."), *unchanged]
+        try:
+            with line.turn():
+                session.switch(name)
+                loaded()
+        except PlaygroundError as error:
+            yield everything(str(error), fault=True)
+        except Exception:
+            _LOG.exception("a pair could not be loaded")
+            yield everything("The pair could not be loaded; the server's log has the details.", fault=True)
+        else:
+            yield everything(f"{session.chosen} is loaded.")
+
+    chooser.input(
+        switch,
+        chooser,
+        [chooser, note, *outputs],
+        show_progress="hidden",
+        concurrency_limit=1,
+        trigger_mode="once",
+        api_visibility="private",
+    )
+    page.load(
+        lambda: everything(f"{session.chosen} is loaded."),
+        None,
+        [chooser, note, *outputs],
+        show_progress="hidden",
+        queue=False,
+        api_visibility="private",
+    )
+
+
+def _note(sentence: str, fault: bool = False) -> str:
+    role = ' role="alert"' if fault else ' role="status"'
+    return f'<p class="pg note{" fault" if fault else ""}"{role}>{html.escape(sentence)}</p>'

@@ -1,0 +1,60 @@
+"""Loading another pair on the page, in a browser, with tiny checkpoints."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import expect
+
+from app import pairs
+from app.pairs import PairOptions
+from app.session import Session
+from tests.e2e.conftest import Open
+from tests.llamas import TINY, save_directory, save_tokenizer, weights
+from tests.pages import served
+
+
+@pytest.fixture
+def address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    monkeypatch.setattr(pairs, "cache_dir", lambda: tmp_path / "cache")
+
+    def tiny(name: str, changed: int | None = None) -> Path:
+        return save_tokenizer(save_directory(tmp_path / name, TINY, weights(TINY)), changed=changed)
+
+    first, small = PairOptions(target=tiny("Alpha"), dtype="f32"), tiny("Small")
+    second = PairOptions(target=tiny("Beta"), draft=small, dtype="f32")
+    wrong = PairOptions(target=tiny("Gamma", changed=5), draft=small, dtype="f32")
+    with served(Session(pairs.load(first), None, {"one": first, "two": second, "wrong": wrong})) as address:
+        yield address
+
+
+def test_another_pair_is_loaded_and_a_refusal_leaves_it(open_page: Open, address: str) -> None:
+    page = open_page(address)
+    pair, note, header = page.locator("#pair input"), page.locator("#pair-note"), page.locator("#header")
+    drafters = page.locator("#drafter input")
+    expect(header).to_contain_text("Alpha")
+    expect(drafters).to_have_count(1)
+
+    pair.click()
+    page.get_by_role("option", name="two").click()
+    expect(note).to_contain_text("two is loaded.")
+    expect(header).to_contain_text("Beta")
+    page.get_by_role("tab", name="About").click()
+    expect(page.locator("#about-text")).to_contain_text("Beta")
+    page.get_by_role("tab", name="Playground").click()
+    expect(drafters).to_have_count(3)
+    before = page.evaluate("document.body.classList.contains('dark')")
+    page.locator("#header .theme").click()
+    assert page.evaluate("document.body.classList.contains('dark')") is not before
+
+    pair.click()
+    page.get_by_role("option", name="wrong").click()
+    expect(note).to_contain_text("have different tokenizers")
+    expect(pair).to_have_value("two")
+
+    page.reload()
+    expect(page.locator("#header")).to_contain_text("Beta")
+    expect(page.locator("#pair input")).to_have_value("two")
+    expect(page.locator("#drafter input")).to_have_count(3)

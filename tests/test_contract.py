@@ -1,0 +1,235 @@
+"""What every engine promises of `app.model`, on tiny checkpoints, one test for all; and that the engines agree."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from safetensors.numpy import save_file
+
+from app import pairs
+from app.errors import PairError
+from app.metrics import Metrics
+from app.model import Model
+from app.session import Session
+from app.trace import Request, RunFinished, RunStarted
+from tests.llamas import LLAMA3, TINY, reference_logits, save_directory, save_tokenizer, weights
+
+TORCH = pytest.mark.skipif(
+    any(importlib.util.find_spec(name) is None for name in ("torch", "transformers", "accelerate")),
+    reason="needs app/backends/requirements-torch.txt",
+)
+BACKENDS = ["openvino", pytest.param("torch", marks=TORCH)]
+IDS = [5, 17, 3, 99, 64, 2, 2, 120, 31, 8] * 8
+Rows = NDArray[np.float32]
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pairs, "cache_dir", lambda: tmp_path / "cache")
+
+
+@pytest.fixture(params=BACKENDS)
+def backend(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+def tiny(directory: Path, config: dict[str, Any] = TINY, *, seed: int = 0, shards: int = 1, bias: bool = False) -> Path:
+    return save_tokenizer(save_directory(directory, config, weights(config, seed, bias=bias), shards=shards))
+
+
+def target_of(path: Path, backend: str, **options: Any) -> Model:
+    return pairs.load(
+        pairs.PairOptions(backend=backend, target=path, dtype="f32", device=cpu(backend), **options)
+    ).target
+
+
+def cpu(backend: str) -> str | None:
+    return "cpu" if backend == "torch" else None
+
+
+def near(rows: Rows, others: Rows) -> bool:
+    return bool(np.allclose(rows, others, atol=1e-4 * np.abs(others).max()))
+
+
+def test_the_formulas_are_computed(tmp_path: Path, backend: str) -> None:
+    cases: list[tuple[dict[str, Any], bool]] = [
+        ({}, False),
+        ({"tie_word_embeddings": True}, False),
+        ({"head_dim": 32}, True),
+    ]
+    for number, (change, bias) in enumerate(cases):
+        config = {**TINY, **change}
+        model = target_of(tiny(tmp_path / str(number), config, bias=bias), backend)
+        expected = reference_logits(config, weights(config, bias=bias), IDS)
+        np.testing.assert_allclose(
+            model.new_sequence().forward(IDS, len(IDS)), expected, atol=1e-3 * np.abs(expected).max()
+        )
+
+
+def test_a_llama_3_in_small_is_what_the_formulas_say_and_the_same_everywhere(tmp_path: Path, backend: str) -> None:
+    path = tiny(tmp_path / "llama3", LLAMA3, shards=3)
+    pair = pairs.load(pairs.PairOptions(backend=backend, target=path, dtype="f32", device=cpu(backend)))
+    assert pair.tokenizer.stop_ids == {100, 101}
+    assert (pair.target.vocab_size, pair.tokenizer.vocab_size) == (144, 128)
+    expected = reference_logits(LLAMA3, weights(LLAMA3), IDS)
+    rows = pair.target.new_sequence().forward(IDS, len(IDS))
+    np.testing.assert_allclose(rows, expected, atol=1e-4 * np.abs(expected).max())
+
+
+@TORCH
+@pytest.mark.parametrize("config", [LLAMA3, TINY])
+def test_the_engines_agree(tmp_path: Path, config: dict[str, Any]) -> None:
+    path = tiny(tmp_path / "tiny", config, shards=2, bias=True)
+    one, other = (target_of(path, name).new_sequence().forward(IDS, len(IDS)) for name in ("openvino", "torch"))
+    np.testing.assert_allclose(one, other, atol=1e-4 * np.abs(one).max())
+    assert (one.argmax(1) == other.argmax(1)).all()
+
+
+def test_num_logits_gives_the_last_rows(tmp_path: Path, backend: str) -> None:
+    sequence = target_of(tiny(tmp_path / "tiny"), backend).new_sequence()
+    every = sequence.forward(IDS, len(IDS)).copy()
+    assert every.shape == (len(IDS), 128)
+    assert every.dtype == np.float32
+    for rows in (1, 2, 5):
+        sequence.rollback(0)
+        assert near(sequence.forward(IDS, rows), every[-rows:])
+        assert sequence.length == len(IDS)
+
+
+def test_what_was_rolled_back_leaves_no_trace(tmp_path: Path, backend: str) -> None:
+    model = target_of(tiny(tmp_path / "tiny"), backend)
+    fresh = model.new_sequence().forward(IDS, 1).copy()
+    sequence = model.new_sequence()
+    for cut in (0, 1, 31, 32, 33, 79):
+        sequence.rollback(0)
+        if cut:
+            sequence.forward(IDS[:cut], 1)
+        sequence.forward([77] * 40, 3)
+        sequence.rollback(cut)
+        assert sequence.length == cut
+        assert near(sequence.forward(IDS[cut:], 1), fresh)
+    sequence.close()
+
+
+def test_sequences_share_weights_and_nothing_else(tmp_path: Path, backend: str) -> None:
+    model = target_of(tiny(tmp_path / "tiny"), backend)
+    alone = model.new_sequence().forward([*IDS, 42], 1).copy()
+    first, second = model.new_sequence(), model.new_sequence()
+    first.forward(IDS, 1)
+    second.forward(IDS[:7], 1)
+    second.rollback(3)
+    assert (first.length, second.length) == (len(IDS), 3)
+    assert near(first.forward([42], 1), alone)
+    first.close()
+    again = model.new_sequence()
+    assert again.length == 0
+    assert near(again.forward([*IDS, 42], 1), alone)
+
+
+def test_a_row_is_near_the_same_in_every_window_and_the_promise_says_how_near(tmp_path: Path, backend: str) -> None:
+    model = target_of(tiny(tmp_path / "tiny"), backend)
+    sequence = model.new_sequence()
+    together = sequence.forward(IDS, 9).copy()
+    for width in (1, 2, 4, 8):
+        sequence.rollback(len(IDS) - width)
+        rows = sequence.forward(IDS[-width:], width)
+        assert near(rows, together[-width:])
+        if model.bit_identical:
+            assert np.array_equal(rows, together[-width:])
+
+
+def test_breaking_the_contract_is_an_assertion(tmp_path: Path, backend: str) -> None:
+    model = target_of(tiny(tmp_path / "tiny"), backend, n_positions=40)
+    assert model.n_positions == 40
+    sequence = model.new_sequence()
+    sequence.forward(IDS[:40], 1)
+    for broken in (lambda: sequence.forward([1], 1), lambda: sequence.rollback(41)):
+        with pytest.raises(AssertionError):
+            broken()
+    sequence.rollback(3)
+    for rows in (0, 2):
+        with pytest.raises(AssertionError):
+            sequence.forward([4], rows)
+
+
+def test_a_long_prompt_is_read_in_parts(tmp_path: Path, backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = target_of(tiny(tmp_path / "tiny"), backend)
+    at_once = model.new_sequence().forward(IDS, 3).copy()
+    monkeypatch.setattr(f"app.backends.{backend}.PREFILL", 16)
+    sequence = model.new_sequence()
+    assert near(sequence.forward(IDS, 3), at_once)
+    assert sequence.length == len(IDS)
+
+
+@pytest.fixture
+def trimmed_pair(tmp_path: Path) -> tuple[Path, Path]:
+    """A target, and a draft of one layer that scores 40 ids and uses the target's embeddings."""
+    target = tiny(tmp_path / "target")
+    config = {**TINY, "num_hidden_layers": 1, "playground": {"kept_ids": 40}}
+    tensors = weights(config, seed=1)
+    kept = np.arange(3, 123, 3)
+    del tensors["model.embed_tokens.weight"]
+    tensors["lm_head.weight"] = np.ascontiguousarray(tensors["lm_head.weight"][kept])
+    draft = save_directory(tmp_path / "draft", config, {})
+    save_file({**tensors, "kept_ids": kept}, draft / "model.safetensors")
+    return target, draft
+
+
+def test_a_trimmed_draft_uses_its_targets_embeddings(trimmed_pair: tuple[Path, Path], backend: str) -> None:
+    target, draft = trimmed_pair
+    options = pairs.PairOptions(backend=backend, target=target, draft=draft, dtype="f32", device=cpu(backend))
+    pair = pairs.load(options)
+    assert pair.draft is not None
+    rows = pair.draft.new_sequence().forward(IDS, 2)
+    assert rows.shape == (2, 128)
+    kept = np.isfinite(rows)
+    assert np.flatnonzero(kept[0]).tolist() == list(range(3, 123, 3))
+    assert (rows[~kept] == -np.inf).all()
+    config = {**TINY, "num_hidden_layers": 1}
+    own = weights({**config, "playground": {}}, seed=1)
+    own["model.embed_tokens.weight"] = weights(TINY)["model.embed_tokens.weight"]
+    expected = reference_logits(config, own, IDS)[-2:]
+    np.testing.assert_allclose(rows[kept], expected[kept], atol=1e-4 * np.abs(expected).max())
+
+
+def test_a_pair_runs_and_both_arms_agree(trimmed_pair: tuple[Path, Path], backend: str) -> None:
+    target, draft = trimmed_pair
+    options = pairs.PairOptions(backend=backend, target=target, draft=draft, dtype="f32", device=cpu(backend))
+    session = Session(pairs.load(options))
+    for drafter in session.drafters:
+        events = list(session.run(Request(prompt="HELLO", chat_template=False, max_tokens=60, drafter=drafter)))
+        assert isinstance(events[0], RunStarted)
+        assert events[0].backend == backend
+        assert isinstance(events[-1], RunFinished)
+        assert events[-1].reason in ("stop", "length"), events[-1].message
+        assert Metrics(events).first_divergence is None
+
+
+@pytest.mark.parametrize(
+    ("spoil", "fault"),
+    [
+        (lambda tensors: tensors.pop("model.layers.1.mlp.up_proj.weight"), r"model\.layers\.1\.mlp\.up_proj\.weight"),
+        (
+            lambda tensors: tensors.update({"model.norm.weight": np.ones(60, np.float32)}),
+            r"model\.norm\.weight has the shape \[60\]",
+        ),
+        (
+            lambda tensors: tensors.update({"lm_head.weight": np.ones((128, 64), np.int8)}),
+            r"stores lm_head\.weight as I8, which is not supported",
+        ),
+    ],
+)
+def test_a_checkpoint_that_is_not_whole_names_the_tensor(
+    tmp_path: Path, backend: str, spoil: Callable[..., Any], fault: str
+) -> None:
+    tensors = weights(TINY)
+    spoil(tensors)
+    path = save_tokenizer(save_directory(tmp_path / "spoilt", TINY, tensors))
+    with pytest.raises(PairError, match=fault):
+        target_of(path, backend)
