@@ -17,7 +17,7 @@ from app.bench import compare, peers, report
 from app.bench.peer_files import PeerFiles
 from app.errors import RequestError
 
-NO_FILES = PeerFiles(Path("a"), Path("b"), Path("c"), Path("d"))
+NO_FILES = PeerFiles(Path("a"), Path("b"), Path("c"), Path("d"), Path("e"))
 
 
 @pytest.fixture(scope="module")

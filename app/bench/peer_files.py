@@ -1,4 +1,8 @@
-"""The pair as files that the peers can read: the target as a Hugging Face directory, the draft as one and as a GGUF."""
+"""The pair as files that the peers can read: both models as Hugging Face directories and as GGUFs.
+
+openvino-genai's GGUF reader rounds the zero points of the shipped Q4_1, which changes the text; it gets the target as
+Q8_0, which holds the same weights to half a percent.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +16,7 @@ import numpy as np
 
 from app import pairs
 from app.backends.cache import filled, fingerprint
-from app.backends.checkpoint import SafetensorsCheckpoint, read_config
+from app.backends.checkpoint import Checkpoint, SafetensorsCheckpoint, read_config
 from app.backends.gguf_file import GgufCheckpoint, _gguf_name, sidecar
 from app.distill.pack import config_json, export
 
@@ -27,6 +31,7 @@ class PeerFiles:
     target: Path
     draft: Path
     draft_gguf: Path
+    target_q8: Path
 
 
 def write(draft: Path = pairs.EMBEDDED_DRAFT) -> PeerFiles:
@@ -43,10 +48,13 @@ def write(draft: Path = pairs.EMBEDDED_DRAFT) -> PeerFiles:
             for model in ("target", "draft"):
                 shutil.copy(metadata / name, folder / model / name)
         (folder / "draft-gguf").mkdir()
-        _gguf(SafetensorsCheckpoint(folder / "draft"), gguf, folder / "draft-gguf" / "draft.gguf")
+        _gguf(SafetensorsCheckpoint(folder / "draft"), gguf, folder / "draft-gguf" / "draft.gguf", "F16")
+        _gguf(target, gguf, folder / "target-q8.gguf", "Q8_0")
 
     folder = filled(pairs.cache_dir() / f"peers-{key}", fill)
-    return PeerFiles(gguf, folder / "target", folder / "draft", folder / "draft-gguf" / "draft.gguf")
+    return PeerFiles(
+        gguf, folder / "target", folder / "draft", folder / "draft-gguf" / "draft.gguf", folder / "target-q8.gguf"
+    )
 
 
 def _names(num_layers: int) -> list[str]:
@@ -68,27 +76,32 @@ def _hugging_face(target: GgufCheckpoint, folder: Path) -> None:
     save_file(halves, str(folder / "model.safetensors"), {"format": "pt"})
 
 
-def _gguf(draft: SafetensorsCheckpoint, like: Path, path: Path) -> None:
-    """The draft as f16 GGUF, with the tokenizer and the sizes of `like`; q and k in GGUF's interleaved rotary order."""
-    from gguf import GGUFReader, GGUFValueType, GGUFWriter
+def _gguf(model: Checkpoint, like: Path, path: Path, kind: str) -> None:
+    """`model` as a GGUF with matrices of type `kind`, and the tokenizer and the sizes of `like`; q and k in GGUF's
+    interleaved rotary order."""
+    from gguf import GGMLQuantizationType, GGUFReader, GGUFValueType, GGUFWriter, LlamaFileType
+    from gguf.quants import quantize
 
+    config, matrices = model.config, GGMLQuantizationType[kind]
     writer: Any = GGUFWriter(path, "llama")
     for name, field in GGUFReader(like).fields.items():
         if name.startswith("GGUF.") or name in ("general.architecture", "llama.block_count", "general.file_type"):
             continue
-        kind = field.types[0]
-        inner = field.types[-1] if kind == GGUFValueType.ARRAY else None
-        writer.add_key_value(name, field.contents(), kind, sub_type=inner)
-    writer.add_block_count(draft.config.num_layers)
-    writer.add_file_type(1)
-    heads = {"q_proj": draft.config.num_heads, "k_proj": draft.config.num_kv_heads}
-    for name in [*_names(draft.config.num_layers), "lm_head.weight"]:
-        values = draft.tensor(name)
+        inner = field.types[-1] if field.types[0] == GGUFValueType.ARRAY else None
+        writer.add_key_value(name, field.contents(), field.types[0], sub_type=inner)
+    writer.add_block_count(config.num_layers)
+    writer.add_file_type(LlamaFileType[f"MOSTLY_{kind}"])
+    heads = {"q_proj": config.num_heads, "k_proj": config.num_kv_heads}
+    for name in [*_names(config.num_layers), *([] if config.tied else ["lm_head.weight"])]:
+        values = model.tensor(name)
         count = heads.get(name.split(".")[-2])
         if count is not None:
             halves = values.reshape(count, 2, -1, values.shape[1])
             values = np.ascontiguousarray(halves.swapaxes(1, 2)).reshape(values.shape)
-        writer.add_tensor(_gguf_name(name), values.astype(np.float32 if values.ndim == 1 else np.float16))
+        if values.ndim == 1:
+            writer.add_tensor(_gguf_name(name), values)
+        else:
+            writer.add_tensor(_gguf_name(name), quantize(values, matrices), raw_dtype=matrices)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

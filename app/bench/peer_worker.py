@@ -123,7 +123,7 @@ class OpenVinoGenai:
         self._genai, self._openvino, self._numpy = openvino_genai, openvino, numpy
         self._speculative = speculative
         options = {"draft_model": openvino_genai.draft_model(self._converted(files), "CPU")} if speculative else {}
-        self._pipeline = openvino_genai.LLMPipeline(files["target_gguf"], "CPU", **options)
+        self._pipeline = openvino_genai.LLMPipeline(files["target_q8"], "CPU", **options)
         base = openvino_genai.StreamerBase
 
         class First(base):  # type: ignore[misc,valid-type]
