@@ -52,8 +52,9 @@ def test_the_page_names_them_by_what_was_asked() -> None:
 
 
 def test_the_about_tab_draws_rounds_of_this_pair() -> None:
-    pictured = about.page(None, recorded("1-greedy"), "# Title\n\nA card of a <model>.")
+    pictured = about.page(None, recorded("1-greedy"), "# Title\n\nA card of a <model>.\n\n| k |\n| --- |\n| 5 |\n")
     assert "Both rounds are of the recorded run" in pictured
     assert "A card of a &lt;model&gt;." in pictured
+    assert "<td>5</td>" in pictured
     assert "Both rounds are of the recorded run" not in about.page(None)
     assert all(name in pictured for name in DEFINITIONS)

@@ -9,6 +9,8 @@ from collections.abc import Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
+from markdown_it import MarkdownIt
+
 from app.metrics import DEFINITIONS
 from app.trace import Event, Round, TokenTexts, rounds
 from app.ui.render import label
@@ -76,13 +78,14 @@ gave less. How long a window pays depends on how often the pair agrees: that is 
 
 
 def _card(text: str) -> str:
-    """A model card's paragraphs; its title is known here."""
-    paragraphs = [each for each in text.split("\n\n") if not each.startswith("# ")]
-    return (
-        "".join(["<h2>The embedded draft</h2>", *(f"<p>{html.escape(each)}</p>" for each in paragraphs)])
-        if text
-        else ""
-    )
+    """A model card's Markdown, its tables too, below the page's own headings; HTML in it is shown, not run."""
+    if not text:
+        return ""
+    body = text.partition("\n")[2].replace("\n## ", "\n### ")  # its title is known here
+    rendered = str(_MARKDOWN.render(body))
+    # a table wider than its column scrolls by itself, by keyboard too
+    rendered = rendered.replace("<table>", '<div class="wide" tabindex="0" role="group" aria-label="table"><table>')
+    return "<h2>The embedded draft</h2>" + rendered.replace("</table>", "</table></div>")
 
 
 def _source(who: str, what: str, where: str) -> str:
@@ -93,6 +96,7 @@ def _source(who: str, what: str, where: str) -> str:
     )
 
 
+_MARKDOWN = MarkdownIt("commonmark", {"html": False}).enable("table")
 _SIGNS = {"accepted": "✓", "rejected": "✕", "discarded": "·", "corrected": "↻", "bonus": "+"}
 _Window = list[tuple[str, str]]
 """The text and the kind of each token of a round: the known one, the drafts, the target's own."""
