@@ -105,7 +105,7 @@ def export(packed: SafetensorsCheckpoint, target: Checkpoint, folder: Path) -> N
     Ids the draft does not cover get the row `unwanted`: their probability is next to nothing, not exactly 0.
     """
     config = packed.config
-    rows = np.tile(packed.tensor("unwanted"), (config.vocab_size, 1))
+    rows = np.tile(packed.raw("unwanted"), (config.vocab_size, 1))
     rows[packed.raw("kept_ids")] = packed.tensor("lm_head.weight")
     parts = ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj"]
     parts += ["mlp.gate_proj", "mlp.up_proj", "mlp.down_proj", "input_layernorm", "post_attention_layernorm"]
