@@ -34,7 +34,8 @@ def main() -> None:
                 page.locator("#run").click()
                 page.wait_for_function("window.Playground.store.live")
                 page.wait_for_function(FINISHED)
-            page.locator(".pane-speculative .tok.k-corrected").nth(1).hover()
+            # near the end of the answer, so that the card leaves the text before it to be seen
+            page.locator(".pane-speculative .tok.k-corrected").nth(-3).hover()
             page.locator(".pg-card").wait_for()
             path = FOLDER / f"{scheme}.png"
             # 256 colours are all there are, and a third of the bytes
