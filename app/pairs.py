@@ -21,6 +21,7 @@ ROOT = Path(__file__).resolve().parent.parent
 EMBEDDED_NAME = "SmolLM2-135M-Instruct"
 EMBEDDED_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 EMBEDDED_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
+EMBEDDED_DRAFT_NAME = "distilled-2-layers"
 EMBEDDED_DRAFT = ROOT / "assets" / "draft"
 DEFAULT_DTYPE = "int8"
 
@@ -165,7 +166,9 @@ def _files(
     from app.backends.model_files import ModelFiles, check_pair
 
     if target is None:
-        target, target_name, draft = embedded_target(), EMBEDDED_NAME, draft or EMBEDDED_DRAFT
+        target, target_name = embedded_target(), EMBEDDED_NAME
+        if draft is None:
+            draft, draft_name = EMBEDDED_DRAFT, EMBEDDED_DRAFT_NAME
     files = ModelFiles(target, cache_dir(), target_name)
     if draft is None:
         return files, None
