@@ -28,7 +28,7 @@ from app.model import Logits
 DTYPES = {"bf16": torch.bfloat16, "f16": torch.float16, "f32": torch.float32}
 PREFILL = 1024  # tokens scored at once while a prompt is read: bounds the activations' memory
 SPARE = 0.85  # of a device's free memory is for weights, the rest for caches and activations
-UNDEFINED = (torch.OutOfMemoryError, RuntimeError, NotImplementedError, ValueError)  # what torch's faults are
+FAULTS = (RuntimeError, ValueError)  # what torch raises; its OutOfMemoryError and NotImplementedError are RuntimeErrors
 
 
 def choose_device(name: str | None) -> torch.device:
@@ -40,7 +40,7 @@ def choose_device(name: str | None) -> torch.device:
     try:
         device = torch.device(name)
         torch.empty(1, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
+    except (RuntimeError, AssertionError) as error:
         there = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
         there += ["mps"] if torch.backends.mps.is_available() else []
         reason = str(error).splitlines()[0].rstrip(".")
@@ -139,7 +139,7 @@ class TorchModel:
         self._kept_ids = kept_ids
         try:
             self.network, devices = _network(config, weights, device, DTYPES[dtype], placement)
-        except UNDEFINED as error:
+        except FAULTS as error:
             raise _fault(f"{name} cannot be loaded on {device}", error, PairError) from error
         self.device = ", ".join(_device_name(each) for each in devices)
         self.first = devices[0]
@@ -180,7 +180,7 @@ class TorchSequence:
                     input_ids=ids, past_key_values=self._cache, use_cache=True, logits_to_keep=num_logits
                 )
                 logits: Logits = answer.logits[0].float().cpu().numpy()  # waits for the device
-        except UNDEFINED as error:
+        except FAULTS as error:
             raise _fault(f"A pass of {model.name} failed", error, ModelError) from error
         if model._kept_ids is None:
             return logits
