@@ -77,8 +77,13 @@ class Model(Protocol):
         """Bytes held by the weights."""
         ...
 
-    def new_sequence(self) -> Sequence:
-        """An empty KV cache. Asserts that fewer than `max_sequences` are open."""
+    def new_sequence(self, windows: Ids[int] = ()) -> Sequence:
+        """An empty KV cache. Asserts that fewer than `max_sequences` are open.
+
+        windows: how many rows the passes after the prompt will have, at most each; what a backend prepares for them it
+        prepares here, so that no pass pays for it, and among sequences made with windows a row's logits are then the same
+        in every one of them (`bit_identical`).
+        """
         ...
 
 

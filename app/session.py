@@ -288,7 +288,7 @@ class Session:
         stop_ids = pair.tokenizer.stop_ids if stop_ids is None else stop_ids
         limits = Limits(request.max_tokens, self._n_positions(request), stop_ids)
         drafter = None
-        target = pair.target.new_sequence()
+        target = pair.target.new_sequence(_rows(arm, windows, self.auto_windows))
         try:
             if arm == "speculative":
                 drafter = self._drafter(request, stop_ids)
@@ -315,7 +315,7 @@ class Session:
             return lookup
         assert draft is not None
         model = ModelDrafter(
-            draft.new_sequence(),
+            draft.new_sequence((1, 2)),  # after a window kept to its end it reads two tokens
             name=draft.name,
             vocab_size=draft.vocab_size,
             sampling=request.sampling,
@@ -349,6 +349,13 @@ class Session:
 
 def _arms(request: Request) -> tuple[Arm, ...]:
     return ("target", "speculative") if request.arms == "both" else (request.arms,)
+
+
+def _rows(arm: Arm, windows: int | Windows, auto_windows: tuple[int, ...]) -> tuple[int, ...]:
+    """The rows an arm's target passes will have at most."""
+    if arm == "target":
+        return (1,)
+    return (windows,) if isinstance(windows, int) else (1, *auto_windows)
 
 
 def _card(model: Model) -> ModelCard:

@@ -145,7 +145,7 @@ class NeuronModel:
     def memory(self) -> int:
         return self._memory
 
-    def new_sequence(self) -> NeuronSequence:
+    def new_sequence(self, windows: Ids[int] = ()) -> NeuronSequence:
         assert not self.in_use, "a Neuron model holds one sequence at a time"
         self.in_use = True
         return NeuronSequence(self)

@@ -19,17 +19,31 @@ from app.backends import huge_pages, llama_graph
 from app.backends.cache import filled, fingerprint
 from app.backends.checkpoint import Checkpoint, LlamaConfig
 from app.errors import PairError
+from app.memory import free_memory
 from app.model import Logits
 
 BLOCK = 32  # tokens a KV block, fixed by the CPU plugin
-MAX_WARM = 16  # the widest window the page offers
 # bytes a weight and a cached value take; the processor may keep the latter in f32 all the same
 BYTES = {"int8": (1 + 2 / llama_graph.GROUP, 2), "bf16": (2, 2), "f16": (2, 4), "f32": (4, 4)}
 PREFILL = 256  # tokens scored at once while a prompt is read: bounds the activations' memory
+WIDTHS = (2, 3, 4, 5, 6, 8, 12, 16)
+"""Rows a pass may be compiled for; a window between two of them runs on the wider."""
+FEW_WIDTHS = (2, 4, 8, 16)
+"""The same for a sequence whose windows are many: each program costs a second and a copy of the weights."""
+COPY = 512_000_000
+"""Bytes of weights up to which they are copied for a program of a fixed width. Rows of another number than the pass
+before cost the plugin some 4 ms over 30 layers: more than half the pass of a small model, little of a large one's."""
+COPIES = 12
+"""Times the weights that must be free for that."""
 
 
 class OpenVinoModel:
-    """A compiled Llama; see `app.model.Model`."""
+    """A compiled Llama; see `app.model.Model`.
+
+    One program takes any number of rows and reads prompts. The windows a sequence is made for run on programs of a fixed
+    width, compiled when first asked for: the plugin then lays out every tensor once, not at each pass of another shape.
+    All of those give the same bits, and so does the first for any number of rows, but not the first and the others.
+    """
 
     windows: tuple[int, ...] | None = None
     max_sequences: int | None = None
@@ -58,115 +72,98 @@ class OpenVinoModel:
         self.vocab_size = config.vocab_size
         self.n_positions = min(n_positions or config.n_positions, config.n_positions)
         self.num_parameters = config.num_parameters
-        self._kept_ids = kept_ids
-        core = ov.Core()
-        self.device = str(core.get_property("CPU", "FULL_DEVICE_NAME"))
-        graph = _graph(core, weights, dtype, files, cache_dir)
-        self._compiled = core.compile_model(graph, "CPU", compile_options(core, dtype, threads))
-        self._cache_ports = [p for p in self._compiled.inputs if "cache." in p.get_any_name()]
-        self._blocks = -(-(self.n_positions + 1) // BLOCK)  # one slot more for the dummy row
+        self.kept_ids = kept_ids
+        self._core = ov.Core()
+        self.device = str(self._core.get_property("CPU", "FULL_DEVICE_NAME"))
+        self._graph = _graph(self._core, weights, dtype, files, cache_dir)
+        self._options = compile_options(self._core, dtype, threads)
+        self.blocks = -(-(self.n_positions + WIDTHS[-1]) // BLOCK)  # slots beyond the context are for dummy rows
+        self.programs: dict[int | None, ov.CompiledModel] = {
+            None: self._core.compile_model(self._graph, "CPU", self._options)
+        }
+        """Compiled graphs by the rows of a pass; None: any number."""
+        free = free_memory()
+        self._fixed = self.memory() <= COPY and (free is None or free >= COPIES * self.memory())
         self._free: list[OpenVinoSequence] = []
-        self._warm_up()
+        if not self._fixed:
+            self._warm_up(range(2, min(WIDTHS[-1], self.n_positions - 1) + 1), [])
         huge_pages.collapse()
-
-    def _warm_up(self) -> None:
-        """Score every window once: the plugin builds its kernels for a shape when it first meets it, and the arm that
-        happened to be first would pay for both."""
-        sequence = self.new_sequence()
-        for width in range(2, min(MAX_WARM, self.n_positions) + 1):
-            sequence.forward([0] * width, width)
-            sequence.rollback(0)
-        sequence.close()
 
     def memory(self) -> int:
         return int(self.num_parameters * BYTES[self.dtype][0])
 
-    def new_sequence(self) -> OpenVinoSequence:
-        # an infer request and its KV memory are dear to make and free to reuse
-        return self._free.pop() if self._free else OpenVinoSequence(self)
+    def new_sequence(self, windows: Ids[int] = ()) -> OpenVinoSequence:
+        widths = self._widths(windows) if self._fixed else []
+        for width in widths:
+            if width not in self.programs:
+                fixed = self._graph.clone()
+                fixed.reshape(_shapes(width, self.blocks))
+                self.programs[width] = self._core.compile_model(fixed, "CPU", self._options)
+                self._warm_up([width], [width])
+                huge_pages.collapse()
+        # infer requests and their KV memory are dear to make and free to reuse
+        sequence = self._free.pop() if self._free else OpenVinoSequence(self)
+        sequence.widths = widths
+        return sequence
+
+    def _widths(self, windows: Ids[int]) -> list[int]:
+        """The rows of the programs that passes of these windows run on, ascending; a single row is scored as two."""
+        offered = WIDTHS if len(windows) <= len(FEW_WIDTHS) else FEW_WIDTHS
+        found = (next((width for width in offered if width >= window), None) for window in windows)
+        return sorted({width for width in found if width is not None and width < self.n_positions})
+
+    def _warm_up(self, counts: Ids[int], widths: list[int]) -> None:
+        """Score as many rows once, by the programs of `widths`: the plugin builds its kernels when it first meets a shape,
+        and the arm that happened to be first would pay for both."""
+        sequence = OpenVinoSequence(self)
+        sequence.widths = widths
+        sequence.forward([0], 1)
+        for count in counts:
+            sequence.forward([0] * count, count)
+            sequence.rollback(1)
+        sequence.close()
 
 
 class OpenVinoSequence:
-    """One KV cache; see `app.model.Sequence`."""
+    """One KV cache; see `app.model.Sequence`. widths: of the programs it may use, ascending."""
 
     def __init__(self, model: OpenVinoModel) -> None:
         self._model = model
         self.length = 0
-        self._request = model._compiled.create_infer_request()
-        for port in model._cache_ports:
-            tail = [port.get_partial_shape()[axis].get_length() for axis in (1, 2, 3)]
-            shape = ov.Shape([model._blocks, *tail])
-            self._request.set_tensor(port, ov.Tensor(port.get_element_type(), shape))
-        # Inputs are set once and written in place; only those whose length changes are set again.
-        self._past = np.zeros(1, np.int32)
-        self._context = np.zeros((), np.int32)
-        self._begins = np.zeros(2, np.int32)
-        fixed = {
-            "past_lens": self._past,
-            "max_context_len": self._context,
-            "subsequence_begins": self._begins,
-            "block_indices_begins": np.array([0, model._blocks], np.int32),
-            "block_indices": np.arange(model._blocks, dtype=np.int32),
-        }
-        for name, array in fixed.items():
-            self._request.set_tensor(name, ov.Tensor(array, shared_memory=True))
-        self._fixed = fixed  # OpenVINO shares their memory: they must outlive the request
-        self._by_length: dict[int, tuple[NDArray[np.int64], NDArray[np.int64], ov.Tensor, ov.Tensor]] = {}
-        self._by_rows: dict[int, tuple[NDArray[np.int64], ov.Tensor]] = {}
+        self.widths: list[int] = []
+        self._caches: dict[str, ov.Tensor] = {}
+        for port in model.programs[None].inputs:
+            name = port.get_any_name()
+            if "cache." in name:
+                tail = [port.get_partial_shape()[axis].get_length() for axis in (1, 2, 3)]
+                self._caches[name] = ov.Tensor(port.get_element_type(), ov.Shape([model.blocks, *tail]))
+        self._passes: dict[int | None, _Pass] = {}
         self._out = np.full((0, model.vocab_size), -np.inf, np.float32)
 
     def forward(self, token_ids: Ids[int], num_logits: int) -> Logits:
         count = len(token_ids)
         assert 1 <= num_logits <= count, (num_logits, count)
         assert self.length + count <= self._model.n_positions, (self.length, count, self._model.n_positions)
+        # a prompt, however short, is read by the same program whatever windows follow
+        width = next((width for width in self.widths if width >= count), None) if self.length else None
         while count - num_logits >= PREFILL:
-            self._pass(token_ids[:PREFILL], 1)
+            self._score(token_ids[:PREFILL], 1, width)
             token_ids, count = token_ids[PREFILL:], count - PREFILL
-        return self._pass(token_ids, num_logits)
+        return self._score(token_ids, num_logits, width)
 
-    def _pass(self, token_ids: Ids[int], num_logits: int) -> Logits:
-        count = len(token_ids)
-        width, rows = max(count, 2), max(num_logits, 2)
-        ids, positions, ids_tensor, positions_tensor = self._inputs(width)
-        ids[:count] = token_ids
-        ids[count:] = 0
-        positions[:] = np.arange(self.length, self.length + width)
-        # the last num_logits real rows, and for a single one its neighbour as well
-        logit_rows, rows_tensor = self._rows(rows)
-        first = count - num_logits
-        logit_rows[:] = np.arange(rows) + min(first, width - rows)
-        self._past[0] = self.length
-        self._context[...] = self.length + width
-        self._begins[1] = width
-        request = self._request
-        request.set_tensor("input_ids", ids_tensor)
-        request.set_tensor("position_ids", positions_tensor)
-        request.set_tensor("logit_rows", rows_tensor)
-        request.infer()
-        self.length += count
-        skip = first - int(logit_rows[0])
-        logits: Logits = request.get_tensor("logits").data.reshape(rows, -1)[skip : skip + num_logits]
-        return logits if self._model._kept_ids is None else self._scattered(logits)
+    def _score(self, token_ids: Ids[int], num_logits: int, width: int | None) -> Logits:
+        if width not in self._passes:
+            self._passes[width] = _Pass(self._model.programs[width], self._caches, width, self._model.blocks)
+        logits = self._passes[width].score(token_ids, self.length, num_logits)
+        self.length += len(token_ids)
+        return logits if self._model.kept_ids is None else self._scattered(logits, self._model.kept_ids)
 
-    def _inputs(self, width: int) -> tuple[NDArray[np.int64], NDArray[np.int64], ov.Tensor, ov.Tensor]:
-        if width not in self._by_length:
-            ids, positions = np.zeros(width, np.int64), np.zeros(width, np.int64)
-            tensors = ov.Tensor(ids, shared_memory=True), ov.Tensor(positions, shared_memory=True)
-            self._by_length[width] = (ids, positions, *tensors)
-        return self._by_length[width]
-
-    def _rows(self, rows: int) -> tuple[NDArray[np.int64], ov.Tensor]:
-        if rows not in self._by_rows:
-            array = np.zeros(rows, np.int64)
-            self._by_rows[rows] = (array, ov.Tensor(array, shared_memory=True))
-        return self._by_rows[rows]
-
-    def _scattered(self, logits: Logits) -> Logits:
+    def _scattered(self, logits: Logits, kept_ids: NDArray[np.int64]) -> Logits:
         """A trimmed output layer's logits over the whole vocabulary; -inf for ids it does not cover."""
         if len(self._out) < len(logits):
             self._out = np.full((len(logits), self._model.vocab_size), -np.inf, np.float32)
         out = self._out[: len(logits)]
-        out[:, self._model._kept_ids] = logits
+        out[:, kept_ids] = logits
         return out
 
     def rollback(self, length: int) -> None:
@@ -176,6 +173,75 @@ class OpenVinoSequence:
     def close(self) -> None:
         self.length = 0
         self._model._free.append(self)
+
+
+class _Pass:
+    """A program over one KV cache. Inputs are written in place, and set again only where their length changes."""
+
+    def __init__(self, program: ov.CompiledModel, caches: dict[str, ov.Tensor], width: int | None, blocks: int) -> None:
+        self._request, self._width = program.create_infer_request(), width
+        for name, cache in caches.items():
+            self._request.set_tensor(name, cache)
+        self._past = np.zeros(1, np.int32)
+        self._context = np.zeros((), np.int32)
+        self._begins = np.zeros(2, np.int32)
+        fixed = {
+            "past_lens": self._past,
+            "max_context_len": self._context,
+            "subsequence_begins": self._begins,
+            "block_indices_begins": np.array([0, blocks], np.int32),
+            "block_indices": np.arange(blocks, dtype=np.int32),
+        }
+        for name, array in fixed.items():
+            self._request.set_tensor(name, ov.Tensor(array, shared_memory=True))
+        self._fixed = fixed  # OpenVINO shares their memory: they must outlive the request
+        self._ids, self._positions, self._logit_rows = (np.zeros(0, np.int64) for _ in range(3))
+
+    def score(self, token_ids: Ids[int], past: int, num_logits: int) -> Logits:
+        """Logits [num_logits, rows of the output layer] of the last ids, `past` tokens being in the cache."""
+        count = len(token_ids)
+        # a dummy row's place in the cache is written again before anything attends to it
+        width = self._width or max(count, 2)
+        rows = self._width or max(num_logits, 2)
+        self._shape(width, rows)
+        self._ids[:count] = token_ids
+        self._ids[count:] = 0
+        self._positions[:] = np.arange(past, past + width)
+        # the last num_logits real rows, and for a single one its neighbour as well
+        first = count - num_logits
+        begin = min(first, width - rows)
+        self._logit_rows[:] = np.arange(begin, begin + rows)
+        self._past[0] = past
+        self._context[...] = past + width
+        self._begins[1] = width
+        self._request.infer(share_outputs=True)
+        logits: Logits = self._request.get_tensor("logits").data.reshape(rows, -1)
+        return logits[first - begin : first - begin + num_logits]
+
+    def _shape(self, width: int, rows: int) -> None:
+        if len(self._ids) != width:
+            self._ids, self._positions = self._input("input_ids", width), self._input("position_ids", width)
+        if len(self._logit_rows) != rows:
+            self._logit_rows = self._input("logit_rows", rows)
+
+    def _input(self, name: str, length: int) -> NDArray[np.int64]:
+        array = np.zeros(length, np.int64)
+        self._request.set_tensor(name, ov.Tensor(array, shared_memory=True))
+        return array
+
+
+def _shapes(width: int, blocks: int) -> dict[str, list[int]]:
+    """Of the paged graph's inputs, for passes of `width` rows, all of them scored."""
+    return {
+        "input_ids": [width],
+        "position_ids": [width],
+        "logit_rows": [width],
+        "past_lens": [1],
+        "max_context_len": [],
+        "subsequence_begins": [2],
+        "block_indices_begins": [2],
+        "block_indices": [blocks],
+    }
 
 
 def compile_options(core: ov.Core, dtype: str, threads: int | None) -> dict[str, str]:

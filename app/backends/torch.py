@@ -147,7 +147,7 @@ class TorchModel:
     def memory(self) -> int:
         return sum(parameter.nbytes for parameter in self.network.parameters())
 
-    def new_sequence(self) -> TorchSequence:
+    def new_sequence(self, windows: Ids[int] = ()) -> TorchSequence:
         return TorchSequence(self)
 
 

@@ -124,7 +124,7 @@ class ToyModel:
     def memory(self) -> int:
         return 4 * self.num_parameters
 
-    def new_sequence(self) -> ToySequence:
+    def new_sequence(self, windows: Ids[int] = ()) -> ToySequence:
         assert self.max_sequences is None or self.open_sequences < self.max_sequences, "too many sequences are open"
         return ToySequence(self)
 

@@ -325,7 +325,7 @@ def contexts(session: Session, lengths: Iterable[int]) -> list[dict[str, Any]]:
 
 
 def _pass_seconds(model: Model, length: int, rows: int) -> float:
-    sequence = model.new_sequence()
+    sequence = model.new_sequence((rows,))
     try:
         sequence.forward([10 + i % 1000 for i in range(length)], 1)
         times = []
