@@ -20,10 +20,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.errors import ModelError, RequestError
-from app.sampling import Floats, Probs, Purpose, RoundNoise, draw, race
+from app.sampling import Floats, Probs, Purpose, RoundNoise, WarpedRows, draw, race
 
 TINY = np.finfo(np.float32).tiny
 
+TargetProbs = Probs | WarpedRows
 T = TypeVar("T")
 Rule = Callable[[Sequence[int], Probs, Probs, RoundNoise], "Verdict"]
 
@@ -71,11 +72,13 @@ class Acceptor(ABC):
         return draw(draft_probs, noise.uniform(offset, Purpose.DRAFT))
 
     @abstractmethod
-    def __call__(self, draft_ids: Sequence[int], draft_probs: Probs, target_probs: Probs, noise: RoundNoise) -> Verdict:
+    def __call__(
+        self, draft_ids: Sequence[int], draft_probs: Probs, target_probs: TargetProbs, noise: RoundNoise
+    ) -> Verdict:
         """Judge g drafted tokens; g = 0 is the target alone.
 
         draft_ids [g]; draft_probs float32 [g, V_draft], the distributions the ids were drawn from; target_probs
-        float32 [g + 1, V]. Ids beyond the shorter vocabulary have probability 0 there.
+        float32 [g + 1, V], or rows made when indexed. Ids beyond the shorter vocabulary have probability 0 there.
         """
 
     def total_variation(self, draft_ids: Sequence[int], draft_probs: Probs, target_probs: Probs) -> float | None:
@@ -108,7 +111,9 @@ class TokenWise(Acceptor):
         rest: Probs = np.maximum(target_probs - draft_probs, 0)
         return rest
 
-    def __call__(self, draft_ids: Sequence[int], draft_probs: Probs, target_probs: Probs, noise: RoundNoise) -> Verdict:
+    def __call__(
+        self, draft_ids: Sequence[int], draft_probs: Probs, target_probs: TargetProbs, noise: RoundNoise
+    ) -> Verdict:
         _check_shapes(draft_ids, draft_probs, target_probs)
         judgements: list[Judgement] = []
         for offset, token in enumerate(draft_ids):
@@ -197,7 +202,9 @@ class TargetLed(Acceptor):
     def pick(self, probs: Probs, noise: RoundNoise, offset: int) -> int:
         """The target's own token at `offset`, from its warped row [V]."""
 
-    def __call__(self, draft_ids: Sequence[int], draft_probs: Probs, target_probs: Probs, noise: RoundNoise) -> Verdict:
+    def __call__(
+        self, draft_ids: Sequence[int], draft_probs: Probs, target_probs: TargetProbs, noise: RoundNoise
+    ) -> Verdict:
         _check_shapes(draft_ids, draft_probs, target_probs)
         judgements: tuple[Judgement, ...] = ()
         for offset, token in enumerate(draft_ids):
@@ -249,7 +256,9 @@ class Block(Acceptor):
     description = "Judge the window as a whole; keeps at least as many drafts as rejection on average (Sun et al.)."
     lossless = True
 
-    def __call__(self, draft_ids: Sequence[int], draft_probs: Probs, target_probs: Probs, noise: RoundNoise) -> Verdict:
+    def __call__(
+        self, draft_ids: Sequence[int], draft_probs: Probs, target_probs: TargetProbs, noise: RoundNoise
+    ) -> Verdict:
         _check_shapes(draft_ids, draft_probs, target_probs)
         prefixes = self._prefixes(draft_ids, draft_probs, target_probs)
         judgements = tuple(
@@ -280,7 +289,7 @@ class Block(Acceptor):
                 worst = max(worst, _distance(emitted, row))
         return worst
 
-    def _prefixes(self, draft_ids: Sequence[int], draft_probs: Probs, target_probs: Probs) -> list[_Prefix]:
+    def _prefixes(self, draft_ids: Sequence[int], draft_probs: Probs, target_probs: TargetProbs) -> list[_Prefix]:
         """The prefixes of length 0 to g; the empty one always passes."""
         g = len(draft_ids)
         probability = 1.0
@@ -323,7 +332,7 @@ def find(name: str) -> Acceptor:
 # --- the pieces the rules are made of ---
 
 
-def _check_shapes(draft_ids: Sequence[int], draft_probs: Probs, target_probs: Probs) -> None:
+def _check_shapes(draft_ids: Sequence[int], draft_probs: Probs, target_probs: TargetProbs) -> None:
     g = len(draft_ids)
     assert (draft_probs.ndim, len(draft_probs)) == (2, g), (g, draft_probs.shape)
     assert (target_probs.ndim, len(target_probs)) == (2, g + 1), (g, target_probs.shape)
@@ -369,15 +378,15 @@ def _distance(emitted: Floats, row: Floats) -> float:
     return _sum(np.abs(emitted - row)) / 2
 
 
-def _from_target(g: int, target_probs: Probs, judgements: tuple[Judgement, ...], noise: RoundNoise) -> Verdict:
+def _from_target(g: int, target_probs: TargetProbs, judgements: tuple[Judgement, ...], noise: RoundNoise) -> Verdict:
     """All g drafts kept, and a bonus token; for g = 0 the target's own token."""
     return Verdict(g, draw(target_probs[g], noise.uniform(g, Purpose.FINAL)), judgements)
 
 
 def _corrected(kept: int, rest: Probs, row: Probs, judgements: tuple[Judgement, ...], noise: RoundNoise) -> Verdict:
     """`kept` drafts, then a token from the rest; from the target's row where rounding alone refused a draft."""
-    over = _sum(rest)
-    residual = rest / np.float32(over) if over > 0 else row
+    over = rest.sum()
+    residual = rest / over if over > 0 else row
     return Verdict(kept, draw(residual, noise.uniform(kept, Purpose.FINAL)), judgements, residual)
 
 
@@ -440,10 +449,13 @@ class _Custom(Acceptor):
             raise self._fault(f"proposed token {token} of a vocabulary of {draft_probs.size}")
         return token
 
-    def __call__(self, draft_ids: Sequence[int], draft_probs: Probs, target_probs: Probs, noise: RoundNoise) -> Verdict:
+    def __call__(
+        self, draft_ids: Sequence[int], draft_probs: Probs, target_probs: TargetProbs, noise: RoundNoise
+    ) -> Verdict:
         _check_shapes(draft_ids, draft_probs, target_probs)
         g, size = len(draft_ids), target_probs.shape[1]
-        verdict = self._guarded(lambda: self._rule(draft_ids, draft_probs, target_probs, noise))
+        rows = target_probs.all() if isinstance(target_probs, WarpedRows) else target_probs
+        verdict = self._guarded(lambda: self._rule(draft_ids, draft_probs, rows, noise))
         if not isinstance(verdict, Verdict):
             raise self._fault(f"returned {type(verdict).__name__}, not a Verdict")
         kept, final = self._guarded(lambda: (operator.index(verdict.num_accepted), operator.index(verdict.final_id)))

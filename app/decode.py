@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from app import model
 from app.acceptance import Acceptor, Judgement, Verdict
 from app.drafting import Drafter, Proposal, not_finite
-from app.sampling import Noise, NonFiniteLogits, alternatives, residual_alternatives, top_alternatives, warp
+from app.sampling import Noise, NonFiniteLogits, WarpedRows, alternatives, residual_alternatives, top_alternatives
 from app.trace import Alternative, Arm, DraftedToken, FinalToken, FinishReason, Provenance, Round, Sampling, State
 from app.windows import Fixed, Windows
 
@@ -74,10 +74,10 @@ def decode(
         verify_seconds = clock() - verify_begin
 
         try:
-            target_probs = warp(logits, sampling)
+            rows = WarpedRows(logits, sampling)
         except NonFiniteLogits as error:
             raise not_finite(target_name, position + error.row) from None
-        verdict = acceptor(proposal.ids, proposal.probs, target_probs, round_noise)
+        verdict = acceptor(proposal.ids, proposal.probs, rows, round_noise)
         tokens = _emitted(proposal.ids, verdict, limits.stop_ids)
         context += tokens
         emitted += len(tokens)
@@ -89,7 +89,7 @@ def decode(
         host_seconds = clock() - begin - draft_seconds - verify_seconds
 
         # The arm is done with its round. What follows looks inside it for the viewer, and is no arm's time.
-        judged = len(verdict.judgements)
+        target_probs, judged = rows.all(), len(verdict.judgements)
         distance = acceptor.total_variation(proposal.ids[:judged], proposal.probs[:judged], target_probs[: judged + 1])
         drafted = _drafted(proposal, verdict, len(tokens), logits, target_probs)
         final = _final(verdict, len(drafted), logits, target_probs) if len(tokens) > verdict.num_accepted else None

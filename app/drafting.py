@@ -64,9 +64,11 @@ class ModelDrafter:
         vocab_size: int,
         sampling: Sampling,
         stop_ids: frozenset[int],
+        kept_ids: NDArray[np.int64] | None = None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
-        self._sequence, self._name, self._vocab_size = sequence, name, vocab_size
+        """kept_ids: the only ids the model can produce, which spares the warp the others (None: all)."""
+        self._sequence, self._name, self._vocab_size, self._kept_ids = sequence, name, vocab_size, kept_ids
         self._sampling, self._stop_ids, self._clock = sampling, stop_ids, clock
 
     def prefill(self, context: Ids[int]) -> float:
@@ -87,7 +89,7 @@ class ModelDrafter:
             logits = sequence.forward(feed, 1)
             seconds += clock() - begin
             try:
-                row = warp(logits, self._sampling)[0]
+                row = self._warped(logits)
             except NonFiniteLogits:
                 raise not_finite(self._name, len(context) + offset) from None
             token = pick(row, noise, offset)
@@ -97,6 +99,15 @@ class ModelDrafter:
                 break
             feed = [token]
         return Proposal(tuple(ids), probs[: len(ids)], kept_logits[: len(ids)], seconds, "draft")
+
+    def _warped(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The distribution [V] of a row of logits [1, V]."""
+        if self._kept_ids is None or self._sampling.temperature == 0:
+            whole: NDArray[np.float32] = warp(logits, self._sampling)[0]
+            return whole
+        row = np.zeros(self._vocab_size, np.float32)
+        row[self._kept_ids] = warp(logits[:, self._kept_ids], self._sampling)[0]
+        return row
 
     def _readable(self, token_ids: Ids[int]) -> list[int]:
         """Ids the target alone has, its padding, are read as 0: any q is exact, and they are next to never said."""

@@ -69,6 +69,11 @@ class Model(Protocol):
         ...
 
     @property
+    def kept_ids(self) -> NDArray[np.int64] | None:
+        """The ids this model can produce, ascending; None: all."""
+        ...
+
+    @property
     def bit_identical(self) -> bool:
         """Whether a row's logits are promised not to depend on the window it was scored in."""
         ...

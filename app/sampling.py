@@ -1,12 +1,14 @@
 """Logits to probabilities (the warp), seeded draws from them, and the most likely alternatives. Numpy only.
 
-A round of k = 5 warps nine rows of 49,152 logits in the time the page calls host, so nothing here sorts a row:
-`_at_least` finds the few ids that can matter from block maxima, exactly.
+A round of k = 5 warps nine rows of 49,152 logits in the time the page calls host, right after a pass that left nothing
+of numpy in the processor's caches. So nothing here sorts a row, whole rows are swept in float32 and seldom, and what is
+decided at a boundary is added up in float64 over the few ids that can matter.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -22,8 +24,9 @@ Ids = NDArray[np.intp]
 
 MAX_TEMPERATURE = 10.0
 MAX_SEED = 2**63 - 1
-NUCLEUS_GUESS = 256  # tokens, tried before the histogram of the row
+NUCLEUS_GUESS = 2.0**-13  # of the largest weight: those above hold most nuclei, which saves the histogram of the row
 BLOCK = 256  # of the two-level cumulative sum
+WORD, GOLDEN = 2**64 - 1, 0x9E3779B97F4A7C15  # of SplitMix64
 
 
 class NonFiniteLogits(ValueError):  # noqa: N818 - names what was found; the caller makes the person's error of it
@@ -60,27 +63,63 @@ def warp(logits: NDArray[np.float32], sampling: Sampling) -> Probs:
     first, as argmax does, so top_k = 1 is temperature 0. A row's result does not depend on the other rows.
     Raises NonFiniteLogits.
     """
-    assert logits.ndim == 2, logits.shape
-    probs = np.zeros(logits.shape, np.float32)
-    for row, (scores, out) in enumerate(zip(logits, probs, strict=True)):
-        best = int(scores.argmax())  # the first NaN where there is one, so one look finds every unusable row
-        if not math.isfinite(scores[best]):
-            raise NonFiniteLogits(row)
-        if sampling.temperature == 0:
-            out[best] = 1
-        elif 0 < sampling.top_k < scores.size:
-            ids = top_ids(scores, sampling.top_k)
-            weights = _weights(scores[ids], scores[best], sampling.temperature)
-            if sampling.top_p < 1:
-                weights = weights[: _reaching(weights, sampling.top_p * _sum(weights))]
-            out[ids[: weights.size]] = _normalised(weights)
+    return WarpedRows(logits, sampling).all()
+
+
+class WarpedRows:
+    """The rows [n, V] that `warp` gives, each computed when first asked for: those behind the first refused draft, in most
+    rounds more than half of them, never are."""
+
+    ndim = 2
+
+    def __init__(self, logits: NDArray[np.float32], sampling: Sampling) -> None:
+        """logits float32 [n, V], not changed while this is in use. Raises NonFiniteLogits."""
+        assert logits.ndim == 2, logits.shape
+        self.shape: tuple[int, int] = (logits.shape[0], logits.shape[1])
+        self._logits, self._sampling = logits, sampling
+        self._best = logits.argmax(axis=1)  # the first NaN where there is one, so one look finds every unusable row
+        for row, best in enumerate(self._best):
+            if not math.isfinite(logits[row, best]):
+                raise NonFiniteLogits(row)
+        self._probs = np.zeros(logits.shape, np.float32)
+        self._done = [False] * len(logits)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, row: int) -> Probs:
+        if not self._done[row]:
+            _warp_row(self._logits[row], int(self._best[row]), self._sampling, self._probs[row])
+            self._done[row] = True
+        probs: Probs = self._probs[row]
+        return probs
+
+    def __iter__(self) -> Iterator[Probs]:
+        return (self[row] for row in range(len(self)))
+
+    def all(self) -> Probs:
+        """Every row, float32 [n, V]."""
+        for _ in self:
+            pass
+        return self._probs
+
+
+def _warp_row(scores: NDArray[np.float32], best: int, sampling: Sampling, out: Probs) -> None:
+    """Write one row's distribution into `out` (zeros). best: the likeliest id."""
+    if sampling.temperature == 0:
+        out[best] = 1
+    elif 0 < sampling.top_k < scores.size:
+        ids = top_ids(scores, sampling.top_k)
+        weights = _weights(scores[ids], scores[best], sampling.temperature)
+        if sampling.top_p < 1:
+            weights = weights[: _reaching(weights, sampling.top_p * _sum(weights))]
+        out[ids[: weights.size]] = _normalised(weights)
+    else:
+        weights = _weights(scores, scores[best], sampling.temperature)
+        if sampling.top_p < 1:
+            _keep_nucleus(weights, sampling.top_p, out)
         else:
-            weights = _weights(scores, scores[best], sampling.temperature)
-            if sampling.top_p < 1:
-                _keep_nucleus(weights, sampling.top_p, out)
-            else:
-                np.divide(weights, _sum(weights), out=out)
-    return probs
+            np.divide(weights, weights.sum(), out=out)
 
 
 def _weights(scores: NDArray[np.float32], best: np.float32, temperature: float) -> Probs:
@@ -98,13 +137,14 @@ def _keep_nucleus(weights: Probs, top_p: float, out: Probs) -> None:
     """Write the normalised nucleus of one whole row into `out` (zeros).
 
     Only values are sorted, which is vectorised: the least one in the nucleus tells which ids are. Most nuclei are
-    among a few hundred tokens; of a flat row a histogram tells how far down to look.
+    among the tokens near the best one; of a flat row a histogram tells how far down to look.
     """
-    mass = top_p * _sum(weights)
-    ids = _at_least(weights, NUCLEUS_GUESS)
-    if _sum(weights[ids]) < mass:
-        ids = _holding(weights, mass)
+    mass = top_p * float(weights.sum())
+    ids = np.flatnonzero(weights >= NUCLEUS_GUESS)
     some = weights[ids]
+    if _sum(some) < mass:
+        ids = _holding(weights, mass)
+        some = weights[ids]
     falling = np.sort(some)[::-1]
     count = min(_reaching(falling, mass), ids.size)
     kept = some > falling[count - 1]
@@ -202,25 +242,31 @@ def residual_alternatives(residual: Floats, target_probs: Floats, n: int) -> tup
 
 
 def draw(weights: Floats, u: float) -> int:
-    """The id at u (in [0, 1)) of the cumulative distribution of non-negative weights [V], which need not sum to 1.
+    """The id at u (in [0, 1)) of the cumulative distribution of weights [V] from 0 to 1, which need not sum to 1.
 
-    Never an id of weight 0. Zeros appended to the weights do not change the draw.
+    Never an id of weight 0. Zeros appended to the weights do not change the draw. A weight of 1 leaves the others less
+    than its rounding, so it is the draw.
     """
+    best = int(weights.argmax())
+    if weights[best] >= 1:
+        return best
     # Sums of blocks first, then within one: the cumulative sum of a whole row takes as long as several exps of it.
-    starts = np.arange(0, weights.size, BLOCK)
-    sums = np.add.reduceat(weights, starts, dtype=np.float64)
+    whole = weights.size // BLOCK * BLOCK
+    sums = weights[:whole].reshape(-1, BLOCK).sum(axis=1).astype(np.float64)
+    if whole < weights.size:
+        sums = np.append(sums, weights[whole:].sum())
     reached = np.cumsum(sums)
     assert reached[-1] > 0, "nothing to draw from"
     point = u * float(reached[-1])
     block = int(np.searchsorted(reached, point, side="right"))
-    if block == starts.size:  # a u just below 1 was rounded up to the total
+    if block == sums.size:  # a u just below 1 was rounded up to the total
         block = int(np.flatnonzero(sums)[-1])
-    part = weights[starts[block] : starts[block] + BLOCK].astype(np.float64)
+    part = weights[block * BLOCK : (block + 1) * BLOCK].astype(np.float64)
     before = float(reached[block - 1]) if block else 0.0
     place = int(np.searchsorted(before + np.cumsum(part), point, side="right"))
     if place == part.size:  # the block's own sum was rounded below the point
         place = int(np.flatnonzero(part)[-1])
-    return int(starts[block]) + place
+    return block * BLOCK + place
 
 
 class Purpose(IntEnum):
@@ -236,8 +282,9 @@ class Purpose(IntEnum):
 class Noise:
     """Draws that are a function of (seed, position, purpose) and of nothing else: replayable, no hidden state.
 
-    position: the index of the token in the context, prompt included. Philox is counter-based; its lowest counter
-    word counts the numbers of one draw, so the position is in the next.
+    position: the index of the token in the context, prompt included. The words of the key are mixed in one after the
+    other by SplitMix64 (Steele et al. 2014), in plain integers: a generator object of numpy's takes five times as long to
+    set up, seven times a round.
     """
 
     seed: int
@@ -253,7 +300,7 @@ class Noise:
         counter, with a start drawn for the position and the id as the counter.
         """
         bits = ids.astype(np.uint64)
-        bits *= np.uint64(0x9E3779B97F4A7C15)
+        bits *= np.uint64(GOLDEN)
         bits += np.uint64(self._raw(Purpose.GUMBEL, position))
         bits ^= bits >> np.uint64(30)
         bits *= np.uint64(0xBF58476D1CE4E5B9)
@@ -283,9 +330,18 @@ class Noise:
         return RoundNoise(self, position)
 
     def _raw(self, purpose: Purpose, position: int, lane: int = 0) -> int:
-        key = np.array([self.seed, purpose], np.uint64)
-        counter = np.array([0, position, lane, 0], np.uint64)
-        return int(np.random.Philox(key=key, counter=counter).random_raw())
+        state = self.seed
+        for word in (int(purpose), position, lane):
+            state = _mixed(state + GOLDEN * (word + 1))
+        return state
+
+
+def _mixed(state: int) -> int:
+    """SplitMix64's output for a counter, an integer below 2^64."""
+    state &= WORD
+    state = (state ^ state >> 30) * 0xBF58476D1CE4E5B9 & WORD
+    state = (state ^ state >> 27) * 0x94D049BB133111EB & WORD
+    return state ^ state >> 31
 
 
 @dataclass(frozen=True, slots=True)

@@ -320,6 +320,7 @@ class Session:
             vocab_size=draft.vocab_size,
             sampling=request.sampling,
             stop_ids=stop_ids,
+            kept_ids=draft.kept_ids,
         )
         return model if request.drafter == "draft" else EitherDrafter(model, lookup)
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from app import pairs
 from app.model import Model, Sequence
 from app.pairs import Pair
 
@@ -81,18 +82,61 @@ def test_int8_has_the_perplexity_of_the_exact_weights_within_1_percent(load_embe
 
 @pytest.mark.parametrize("dtype", ["int8", "f32"])
 def test_logits_are_bit_identical_in_every_window(load_embedded: Load, dtype: str) -> None:
-    """Window 1 (a single row), 2..16 and 17 rows at once, at every start: the same bits for the same position."""
+    """Window 1 (a single row), 2..16 and 17 rows at once, at every start: the same bits for the same position; f32 weights
+    are too large for programs of their own."""
     target = load_embedded(dtype).target
     assert target.bit_identical
     prompt, window = CASES[0]["prompt_ids"], CASES[1]["prompt_ids"][:17]
     sequence = target.new_sequence()
     sequence.forward(prompt, 1)
     rows = sequence_rows(sequence, len(prompt), window, 0, 17)
-    for width in range(1, 17):
+    for width in (1, 2, 5, 16):
         for start in (0, 17 - width):
             got = sequence_rows(sequence, len(prompt), window, start, width)
             assert np.array_equal(got, rows[start : start + width]), (width, start)
     sequence.close()
+
+
+@pytest.mark.parametrize("dtype", ["int8", "bf16"])
+def test_logits_are_bit_identical_in_the_programs_of_all_windows(load_embedded: Load, dtype: str) -> None:
+    """Sequences made for a window, narrower passes padded up to it, against one that scores row by row; and the widths
+    that one sequence of many windows changes between."""
+    target = load_embedded(dtype).target
+    prompt, window = CASES[0]["prompt_ids"], CASES[1]["prompt_ids"][:16]
+    alone = target.new_sequence((1,))
+    alone.forward(prompt, 1)
+    rows = np.concatenate([alone.forward([token], 1).copy() for token in window])
+    alone.close()
+    windows = range(2, 17) if dtype == "int8" else (5, 16)
+    for made_for in (*((window,) for window in windows), tuple(range(1, 17))):
+        sequence = target.new_sequence(made_for)
+        sequence.forward(prompt, 1)
+        for width in {1, max(made_for) - 1, max(made_for)}:
+            for start in (0, 16 - width):
+                got = sequence_rows(sequence, len(prompt), window, start, width)
+                assert np.array_equal(got, rows[start : start + width]), (made_for, width, start)
+        sequence.close()
+
+
+def test_a_short_prompt_is_read_by_the_same_program_whatever_the_window(embedded: Pair) -> None:
+    ids = CASES[0]["prompt_ids"][:4]
+    rows = []
+    for windows in ((), (1,), (5,), (16,)):
+        sequence = embedded.target.new_sequence(windows)
+        rows.append(sequence.forward(ids, 1).copy())
+        sequence.close()
+    assert all(np.array_equal(row, rows[0]) for row in rows)
+
+
+def test_a_window_at_the_end_of_the_context_has_room_for_the_rows_it_is_padded_with() -> None:
+    pair = pairs.load(pairs.PairOptions(n_positions=70))
+    ids = (CASES[0]["prompt_ids"] * 4)[:66]
+    alone, wide = pair.target.new_sequence((1,)), pair.target.new_sequence((16,))
+    for sequence in (alone, wide):
+        sequence.forward(ids, 1)
+    last = np.concatenate([alone.forward([token], 1).copy() for token in (5, 6, 7, 8)])
+    assert np.array_equal(wide.forward([5, 6, 7, 8], 4), last)
+    assert wide.length == pair.target.n_positions
 
 
 def sequence_rows(sequence: Sequence, base: int, window: list[int], start: int, width: int) -> NDArray[np.float32]:

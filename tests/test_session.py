@@ -154,7 +154,8 @@ def test_every_drafter_is_offered_and_its_rounds_say_whose_tokens_they_judge() -
     assert ours.drafters == ("draft", "lookup", "draft+lookup")
     for drafter, sources in (("draft", {"draft"}), ("lookup", {"lookup"}), ("draft+lookup", {"draft", "lookup"})):
         request = replace(HELLO, prompt="sing la la la la la", max_tokens=60, drafter=drafter)
-        events = list(ours.run(request))
+        seeds = [replace(request, sampling=Sampling(temperature=1.0, seed=seed)) for seed in range(4)]
+        events = [event for seeded in seeds for event in ours.run(seeded)]
         assert {event.source for event in events if isinstance(event, Round) and event.drafted} == sources
         assert {event.source for event in events if isinstance(event, Round) and not event.drafted} == {None}
         assert isinstance(events[0], RunStarted)

@@ -128,6 +128,7 @@ class NeuronModel:
     """See `app.model.Model`. `module` is the library's own object."""
 
     max_sequences = 1
+    kept_ids = None
     bit_identical = False  # one token and a window of k are different compiled programs: nothing promises equal sums
 
     def __init__(self, module: Any, config: planner.ModelConfig, settings: _Settings) -> None:

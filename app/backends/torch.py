@@ -136,7 +136,7 @@ class TorchModel:
         self.vocab_size = config.vocab_size
         self.n_positions = min(n_positions or config.n_positions, config.n_positions)
         self.num_parameters = config.num_parameters
-        self._kept_ids = kept_ids
+        self.kept_ids = kept_ids
         try:
             self.network, devices = _network(config, weights, device, DTYPES[dtype], placement)
         except FAULTS as error:
@@ -182,10 +182,10 @@ class TorchSequence:
                 logits: Logits = answer.logits[0].float().cpu().numpy()  # waits for the device
         except FAULTS as error:
             raise _fault(f"A pass of {model.name} failed", error, ModelError) from error
-        if model._kept_ids is None:
+        if model.kept_ids is None:
             return logits
         out = np.full((len(logits), model.vocab_size), -np.inf, np.float32)
-        out[:, model._kept_ids] = logits
+        out[:, model.kept_ids] = logits
         return out
 
     def rollback(self, length: int) -> None:

@@ -113,6 +113,8 @@ class ToyModel:
         self._agreement = agreement
         self._sharpness = sharpness
         self._trimmed = sorted(trimmed)
+        kept = np.setdiff1d(np.arange(self.known), self._trimmed)
+        self.kept_ids = kept if kept.size < vocab_size else None
         self._bias = bias
         self._script = tuple(script)
         self._stop = min(stop_ids, default=None)

@@ -139,7 +139,7 @@ def _train(args: argparse.Namespace) -> None:
 
     from app.distill import corpus, train
     from app.distill.overlap import Overlap
-    from app.distill.student import Student, extended
+    from app.distill.student import Student, extended, grown
 
     if args.threads:
         torch.set_num_threads(args.threads)
@@ -181,10 +181,13 @@ def _train(args: argparse.Namespace) -> None:
     elif args.start:
         old = torch.from_numpy(before.astype(np.int64))
         begun["lm_head.weight"] = extended(begun["lm_head.weight"], output, old, student.kept_ids)
+        student.copy_layers(target.weights.tensor, layers)
         try:
-            student.load_state_dict(begun)
+            student.load_state_dict(grown(begun, student.state_dict()))
         except RuntimeError:
-            raise RequestError(f"The draft in {args.start} has other layers than --layers; give as many.") from None
+            raise RequestError(
+                f"The draft in {args.start} has more layers than --layers; give as many or more."
+            ) from None
     else:
         student.copy_layers(target.weights.tensor, layers)
         train.initialise(student, examples, output, args.batch)

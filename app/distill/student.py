@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -145,6 +145,18 @@ def ridge(student_hidden: Tensor, teacher_hidden: Tensor, output: Tensor, streng
     gram = s.T @ s
     gram.diagonal().add_(strength * gram.diagonal().mean())
     return (output.double() @ torch.linalg.solve(gram, s.T @ t).T).float()
+
+
+def grown(earlier: Mapping[str, Tensor], fresh: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """An earlier draft's state with the layers that only `fresh` has: at first they add nothing to the residual stream,
+    so the deeper draft begins by saying what the earlier one did."""
+    silent = ("o_proj.weight", "down_proj.weight")
+    added = {
+        name: torch.zeros_like(value) if name.endswith(silent) else value
+        for name, value in fresh.items()
+        if name not in earlier
+    }
+    return {**earlier, **added}
 
 
 def extended(head: Tensor, output: Tensor, old_ids: Tensor, ids: Tensor) -> Tensor:
