@@ -15,6 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from app.backends import int8
 from app.errors import PairError
 
 Weights = NDArray[np.float32]
@@ -142,6 +143,8 @@ class SafetensorsCheckpoint:
 
         if name not in self._files:
             raise PairError(f"{self.path} has no tensor {name}; fetch the model again.")
+        if f"{name}.scales" in self._files:
+            return checked_shape(self.config, name, int8.exact(self.raw(name), self.raw(f"{name}.scales")))
         with safe_open(self._files[name], framework="numpy") as tensors:
             kind = tensors.get_slice(name).get_dtype()
         if kind not in SAFETENSORS_TYPES:

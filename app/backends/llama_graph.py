@@ -19,10 +19,10 @@ from openvino import opset6
 from openvino import opset13 as op
 from openvino._offline_transformations import paged_attention_transformation
 
+from app.backends import int8
 from app.backends.checkpoint import Checkpoint, Weights
 
 Node = Any  # openvino ships no types for its operators
-GROUP = 64  # weights sharing one int8 scale: the text of the exact weights, at the fast kernels' pace
 
 
 def stateful(checkpoint: Checkpoint, dtype: str) -> ov.Model:
@@ -45,15 +45,9 @@ def _const(value: Any, dtype: Any = np.int64) -> Node:
 
 
 def _int8(weight: Weights) -> Node:
-    rows, columns = weight.shape
-    size = GROUP if columns % GROUP == 0 else columns
-    groups = weight.reshape(rows, -1, size)
-    scale = (np.abs(groups).max(2, keepdims=True) / 127).astype(np.float16)
-    # a group of zeros (or of values below half precision's reach) keeps scale 1: 0 * 1 is still 0
-    scale[scale == 0] = 1
-    quantised = np.clip(np.round(groups / scale.astype(np.float32)), -127, 127).astype(np.int8)
-    scaled = op.multiply(op.convert(op.constant(quantised), np.float16), op.constant(scale))
-    return op.convert(op.reshape(scaled, _const([rows, columns]), False), np.float32)
+    values, scales = int8.quantised(weight)
+    scaled = op.multiply(op.convert(op.constant(values), np.float16), op.constant(scales))
+    return op.convert(op.reshape(scaled, _const(weight.shape), False), np.float32)
 
 
 def _bf16(weight: Weights) -> Node:

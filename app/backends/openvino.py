@@ -15,7 +15,7 @@ import numpy as np
 import openvino as ov
 from numpy.typing import NDArray
 
-from app.backends import huge_pages, llama_graph
+from app.backends import huge_pages, int8, llama_graph
 from app.backends.cache import filled, fingerprint
 from app.backends.checkpoint import Checkpoint, LlamaConfig
 from app.errors import PairError
@@ -24,7 +24,7 @@ from app.model import Logits
 
 BLOCK = 32  # tokens a KV block, fixed by the CPU plugin
 # bytes a weight and a cached value take; the processor may keep the latter in f32 all the same
-BYTES = {"int8": (1 + 2 / llama_graph.GROUP, 2), "bf16": (2, 2), "f16": (2, 4), "f32": (4, 4)}
+BYTES = {"int8": (1 + 2 / int8.GROUP, 2), "bf16": (2, 2), "f16": (2, 4), "f32": (4, 4)}
 PREFILL = 256  # tokens scored at once while a prompt is read: bounds the activations' memory
 WIDTHS = (2, 3, 4, 5, 6, 8, 12, 16)
 """Rows a pass may be compiled for; a window between two of them runs on the wider."""
@@ -252,7 +252,7 @@ def compile_options(core: ov.Core, dtype: str, threads: int | None) -> dict[str,
         "PERFORMANCE_HINT": "LATENCY",
         "INFERENCE_PRECISION_HINT": precision,
         "KV_CACHE_PRECISION": precision,
-        "DYNAMIC_QUANTIZATION_GROUP_SIZE": str(llama_graph.GROUP),
+        "DYNAMIC_QUANTIZATION_GROUP_SIZE": str(int8.GROUP),
     }
     if threads is not None:
         options["INFERENCE_NUM_THREADS"] = str(threads)

@@ -12,10 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
+from app.backends import int8
 from app.backends.checkpoint import Checkpoint, LlamaConfig, SafetensorsCheckpoint
 from app.errors import PairError
 
-FORMAT = 1
+FORMAT = 2
 MAX_BYTES = 25_000_000
 
 
@@ -58,11 +59,19 @@ def pack(
 ) -> None:
     """Writes config.json, model.safetensors and SHA256SUMS. state: Hugging Face names, lm_head [len(kept_ids), D].
 
+    Matrices are stored as the engine's int8, with scales beside them under their name and `.scales`.
+
     unwanted: see `away`; kept in the file under its own name for `export`, the engine does not read it. Raises PairError where the draft would not fit the size the repository allows.
     """
     assert (np.diff(kept_ids) > 0).all(), "kept ids ascend"
     assert state["lm_head.weight"].shape == (len(kept_ids), target.hidden_size)
-    tensors = {key: np.ascontiguousarray(value, np.float16) for key, value in state.items()}
+    tensors: dict[str, NDArray[Any]] = {}
+    for key, value in state.items():
+        if value.ndim == 2:
+            values, scales = int8.quantised(value.astype(np.float32))
+            tensors[key], tensors[f"{key}.scales"] = values.reshape(value.shape), scales[:, :, 0]
+        else:
+            tensors[key] = value.astype(np.float16)
     if bad := [key for key, value in tensors.items() if not np.isfinite(value).all()]:
         raise PairError(f"The draft's {bad[0]} does not fit half precision; train it again with a lower rate.")
     tensors["kept_ids"] = np.asarray(kept_ids, np.int32)
