@@ -494,6 +494,30 @@ class TestTraining:
         np.testing.assert_allclose(logits[:, kept], expected, atol=5e-3)
         assert np.isneginf(np.delete(logits, kept, axis=1)).all()
 
+    def test_the_loss_and_its_gradients_are_those_of_the_formula(self) -> None:
+        import torch
+        from torch.nn import functional
+
+        from app.distill.train import Loss
+
+        torch.manual_seed(0)
+        own, teacher = torch.randn(300, 16, requires_grad=True), torch.randn(300, 16)
+        head, output = torch.randn(40, 16, requires_grad=True), torch.randn(40, 16)
+        weights, late = torch.rand(300), torch.rand(300)
+        for tv_weight in (None, late):
+            log_q, log_p = (functional.log_softmax(x @ y.T, 1) for x, y in ((own, head), (teacher, output)))
+            expected = functional.kl_div(log_q, log_p, reduction="none", log_target=True).sum(1)
+            if tv_weight is not None:
+                tv = 0.5 * (log_q.exp() - log_p.exp()).abs().sum(1)
+                expected = (1 - tv_weight) * expected + tv_weight * tv
+            mean = (weights * expected).sum() / weights.sum()
+            value = Loss.apply(own, head, teacher, output, weights, tv_weight)
+            torch.testing.assert_close(value, mean, atol=1e-5, rtol=1e-5)
+            for ours, theirs in zip(
+                torch.autograd.grad(value, [own, head]), torch.autograd.grad(mean, [own, head]), strict=True
+            ):
+                torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=1e-4)
+
     def test_ridge_recovers_a_linear_teacher(self) -> None:
         import torch
 

@@ -7,6 +7,7 @@ import math
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -99,18 +100,49 @@ def kinds(batch: list[Example], recipe: Recipe) -> tuple[Tensor, Tensor]:
     return torch.from_numpy(np.concatenate(hot)), torch.from_numpy(np.concatenate(weights).astype(np.float32))
 
 
-def loss(student_logits: Tensor, teacher_logits: Tensor, weights: Tensor, tv_weight: Tensor | None = None) -> Tensor:
-    """Weighted mean over rows of (1 - tv_weight) KL(p || q) + tv_weight TV(p, q), both over the kept ids. tv_weight [n].
+class Loss(torch.autograd.Function):
+    """Weighted mean over rows of (1 - tv_weight) KL(p || q) + tv_weight TV(p, q), both over the kept ids.
 
-    sum(min(p, q)) = 1 - TV is what decides acceptance above T = 0; KL learns faster.
+    sum(min(p, q)) = 1 - TV is what decides acceptance above T = 0; KL learns faster. Output layer and gradient included,
+    since p, q and the gradient of a few rows stay in the processor's cache and those of a whole batch do not.
     """
-    log_q = functional.log_softmax(student_logits, 1)
-    log_p = functional.log_softmax(teacher_logits, 1)
-    kl = functional.kl_div(log_q, log_p, reduction="none", log_target=True).sum(1)
-    if tv_weight is not None:
-        tv = 0.5 * (log_q.exp() - log_p.exp()).abs().sum(1)
-        kl = (1 - tv_weight) * kl + tv_weight * tv
-    return (weights * kl).sum() / weights.sum()
+
+    ROWS = 128  # at once
+
+    @staticmethod
+    def forward(
+        ctx: Any, own: Tensor, head: Tensor, teacher: Tensor, output: Tensor, weights: Tensor, tv_weight: Tensor | None
+    ) -> Tensor:
+        """own, teacher [n, D]: final hidden states of student and teacher. head, output [K, D]: their output layers over
+        the kept ids; `output`'s type is that of the products. weights, tv_weight [n]."""
+        dtype, weights = output.dtype, weights / weights.sum()
+        own_grad, head_grad = torch.empty_like(own, dtype=torch.float32), torch.zeros_like(head)
+        head, value = head.to(dtype), torch.zeros(())
+        for part in range(0, len(own), Loss.ROWS):
+            rows = slice(part, part + Loss.ROWS)
+            x = own[rows].to(dtype)
+            z, t = (x @ head.T).float(), (teacher[rows].to(dtype) @ output.T).float()
+            z_total, t_total = z.logsumexp(1), t.logsumexp(1)
+            p, q = torch.exp(t - t_total[:, None]), torch.exp(z - z_total[:, None])
+            divergence = (p * t.sub_(z)).sum(1) - t_total + z_total
+            grad = q - p
+            if tv_weight is not None:
+                late = tv_weight[rows]
+                sign = 0.5 * grad.sign()
+                divergence = (1 - late) * divergence + late * (sign * grad).sum(1)
+                sign = (sign - (sign * q).sum(1, keepdim=True)) * q
+                grad = (1 - late)[:, None] * grad + late[:, None] * sign
+            value += (weights[rows] * divergence).sum()
+            grad = (grad * weights[rows, None]).to(dtype)
+            own_grad[rows] = grad @ head
+            head_grad += (grad.T @ x).float()
+        ctx.save_for_backward(own_grad, head_grad)
+        return value
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> Any:
+        own_grad, head_grad = ctx.saved_tensors
+        return grads[0] * own_grad, grads[0] * head_grad, None, None, None, None
 
 
 def optimiser(student: Student, rate: float) -> torch.optim.AdamW:
@@ -190,7 +222,7 @@ def train(
         optim.load_state_dict(saved["optim"])
         seen, step, epoch, at = saved["at"]
         began -= saved["seconds"]
-    teacher_rows = output[student.kept_ids].contiguous()
+    teacher_rows = output[student.kept_ids].to(torch.bfloat16 if recipe.bf16 else torch.float32)
 
     def share() -> float:
         """How much of the run is done."""
@@ -226,12 +258,10 @@ def train(
                 group["lr"] = recipe.rate * group["scale"] * factor
             with torch.autocast("cpu", torch.bfloat16, enabled=recipe.bf16):
                 own, teacher = rows(student, order[at])
-                kept = teacher @ teacher_rows.T
-                logits = student.lm_head(own)
             # at T = 0 only the argmax counts, which total variation does not help
             hot, weights = kinds(order[at], recipe)
             late = recipe.late_weight * hot if done > 1 - recipe.late else None
-            value = loss(logits.float(), kept.float(), weights, late)
+            value = Loss.apply(own, student.lm_head.weight, teacher, teacher_rows, weights, late)
             optim.zero_grad(set_to_none=True)
             value.backward()
             torch.nn.utils.clip_grad_norm_(student.parameters(), 1.0)
