@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Generator
+from itertools import groupby
 
-from app.race import race
+import pytest
+
+from app.race import BURST, race
 from app.trace import Arm, Round
 
 
@@ -31,6 +34,22 @@ def test_the_arm_whose_clock_is_behind_goes_next() -> None:
         clocks[name] += next(durations[name])
         left[name] -= 1
     assert sorted(closed) == ["speculative", "target"]
+
+
+def test_an_arm_goes_on_for_a_burst_and_is_then_waited_for() -> None:
+    closed: list[Arm] = []
+    arms: dict[Arm, Generator[Round, None, None]] = {
+        "target": arm("target", [0.01] * 30, closed),
+        "speculative": arm("speculative", [0.02] * 10, closed),
+    }
+    order = [(round_.arm, round_.seconds) for round_ in race(arms)]
+    turns = [(name, sum(seconds for _, seconds in rounds)) for name, rounds in groupby(order, key=lambda each: each[0])]
+    assert [name for name, _ in turns[:4]] == ["target", "speculative", "target", "speculative"]
+    assert turns[0][1] == pytest.approx(BURST + 0.01)
+    clocks = {"target": 0.0, "speculative": 0.0}
+    for name, seconds in order[:25]:
+        clocks[name] += seconds
+        assert abs(clocks["target"] - clocks["speculative"]) <= BURST + 0.02 + 1e-9
 
 
 def test_one_sequence_runs_the_arms_one_after_the_other() -> None:
