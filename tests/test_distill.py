@@ -332,8 +332,8 @@ class TestPack:
 
     def test_eight_bits_are_the_engines_own(self, packed: Path) -> None:
         checkpoint = SafetensorsCheckpoint(packed)
-        for name in ("model.layers.0.mlp.down_proj.weight", "lm_head.weight"):
-            values, scales = int8.quantised(checkpoint.tensor(name))
+        for name in ("model.layers.0.mlp.gate_proj.weight", "model.layers.0.mlp.down_proj.weight", "lm_head.weight"):
+            values, scales = int8.quantised(checkpoint.tensor(name), name)
             assert checkpoint.raw(name).dtype == np.int8
             assert np.array_equal(values.reshape(checkpoint.raw(name).shape), checkpoint.raw(name))
             assert np.array_equal(scales[:, :, 0], checkpoint.raw(f"{name}.scales"))

@@ -44,28 +44,32 @@ def _const(value: Any, dtype: Any = np.int64) -> Node:
     return op.constant(np.array(value, dtype))
 
 
-def _int8(weight: Weights) -> Node:
-    values, scales = int8.quantised(weight)
+def _int8(weight: Weights, name: str) -> Node:
+    values, scales = int8.quantised(weight, name)
     scaled = op.multiply(op.convert(op.constant(values), np.float16), op.constant(scales))
     return op.convert(op.reshape(scaled, _const(weight.shape), False), np.float32)
 
 
-def _bf16(weight: Weights) -> Node:
+def _bf16(weight: Weights, name: str) -> Node:
     bits = weight.view(np.uint32)
     rounded = ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
     tensor = ov.Tensor(np.ascontiguousarray(rounded).view(np.int16), ov.Shape(weight.shape), ov.Type.bf16)
     return op.convert(op.constant(tensor, shared_memory=False), np.float32)
 
 
-def _f16(weight: Weights) -> Node:
+def _f16(weight: Weights, name: str) -> Node:
     return op.convert(op.constant(weight.astype(np.float16)), np.float32)
 
 
-_WEIGHTS: dict[str, Callable[[Weights], Node]] = {"int8": _int8, "bf16": _bf16, "f16": _f16, "f32": op.constant}
+def _f32(weight: Weights, name: str) -> Node:
+    return op.constant(weight)
+
+
+_WEIGHTS: dict[str, Callable[[Weights, str], Node]] = {"int8": _int8, "bf16": _bf16, "f16": _f16, "f32": _f32}
 DTYPES = tuple(_WEIGHTS)
 
 
-def _llama(checkpoint: Checkpoint, weight: Callable[[Weights], Node]) -> ov.Model:
+def _llama(checkpoint: Checkpoint, weight: Callable[[Weights, str], Node]) -> ov.Model:
     config = checkpoint.config
     heads, kv_heads, head_size = config.num_heads, config.num_kv_heads, config.head_size
 
@@ -83,7 +87,7 @@ def _llama(checkpoint: Checkpoint, weight: Callable[[Weights], Node]) -> ov.Mode
     def linear(x: Node, *names: str) -> Node:
         """x times the stacked weights of `names`, plus their biases where the checkpoint has any."""
         matrices = [checkpoint.tensor(f"{name}.weight") for name in names]
-        out = op.matmul(x, weight(np.ascontiguousarray(np.concatenate(matrices))), False, True)
+        out = op.matmul(x, weight(np.ascontiguousarray(np.concatenate(matrices)), f"{names[0]}.weight"), False, True)
         if not any(f"{name}.bias" in checkpoint for name in names):
             return out
         biases = [
@@ -141,7 +145,7 @@ def _llama(checkpoint: Checkpoint, weight: Callable[[Weights], Node]) -> ov.Mode
     masked = op.select(causal, _const(0, np.float32), _const(-65504, np.float32))
     mask = op.unsqueeze(op.unsqueeze(masked, _const(0)), _const(0))
 
-    embedding = weight(checkpoint.tensor("model.embed_tokens.weight"))
+    embedding = weight(checkpoint.tensor("model.embed_tokens.weight"), "model.embed_tokens.weight")
     x = op.gather(embedding, op.convert(ids, np.int32), _const(0))
     for layer in range(config.num_layers):
         at = f"model.layers.{layer}.{{}}".format

@@ -268,8 +268,8 @@ def _graph(
     """
     if cache_dir is None:
         return llama_graph.paged(llama_graph.stateful(weights(), dtype))
-    source = Path(llama_graph.__file__).read_text(encoding="utf-8")
-    key = fingerprint(files, ov.get_version(), source, dtype)
+    sources = [Path(str(module.__file__)).read_text(encoding="utf-8") for module in (llama_graph, int8)]
+    key = fingerprint(files, ov.get_version(), *sources, dtype)
 
     def write(directory: Path) -> None:
         ov.save_model(llama_graph.stateful(weights(), dtype), directory / "graph.xml", compress_to_fp16=False)

@@ -68,7 +68,7 @@ def pack(
     tensors: dict[str, NDArray[Any]] = {}
     for key, value in state.items():
         if value.ndim == 2:
-            values, scales = int8.quantised(value.astype(np.float32))
+            values, scales = int8.quantised(value.astype(np.float32), key)
             tensors[key], tensors[f"{key}.scales"] = values.reshape(value.shape), scales[:, :, 0]
         else:
             tensors[key] = value.astype(np.float16)

@@ -132,8 +132,8 @@ class Student(nn.Module):
             for name, value in state.items():
                 if name.startswith("model.layers."):
                     own, rest = name.removeprefix("model.layers.").split(".", 1)
-                    value.copy_(torch.from_numpy(get(f"model.layers.{layers[int(own)]}.{rest}")))
-            state["model.norm.weight"].copy_(torch.from_numpy(get("model.norm.weight")))
+                    value.copy_(torch.tensor(get(f"model.layers.{layers[int(own)]}.{rest}")))
+            state["model.norm.weight"].copy_(torch.tensor(get("model.norm.weight")))
 
 
 def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
