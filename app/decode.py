@@ -119,7 +119,7 @@ def _drafted(
     proposal: Proposal, verdict: Verdict, emitted: int, logits: NDArray[np.float32], target_probs: NDArray[np.float32]
 ) -> tuple[DraftedToken, ...]:
     """The drafted tokens with their verdicts; those behind an accepted stop token were never judged."""
-    draft_alternatives = alternatives(proposal.logits, proposal.probs, NUM_ALTERNATIVES)
+    draft_alternatives = alternatives(proposal.logits, proposal.probs, NUM_ALTERNATIVES, proposal.kept_ids)
     target_alternatives = alternatives(logits[:-1], target_probs[:-1], NUM_ALTERNATIVES)
     stopped = emitted <= verdict.num_accepted
     accepted = min(emitted, verdict.num_accepted)

@@ -26,14 +26,16 @@ Propose = Callable[[NDArray[np.float32], RoundNoise, int], int]
 
 @dataclass(frozen=True, slots=True)
 class Proposal:
-    """Drafted tokens [g], the warped distributions they were picked from and the logits behind those, float32 [g, V],
-    the seconds of the drafter's own passes, and what made them (None: there are none)."""
+    """Drafted tokens [g], the warped distributions they were picked from, float32 [g, V], and the logits behind those,
+    float32 [g, n] of the ids kept_ids [n] (None: of all); the seconds of the drafter's own passes, and what made them
+    (None: there are none)."""
 
     ids: tuple[int, ...]
     probs: NDArray[np.float32]
     logits: NDArray[np.float32]
     seconds: float
     source: DraftSource | None = None
+    kept_ids: NDArray[np.int64] | None = None
 
 
 class Drafter(Protocol):
@@ -81,33 +83,26 @@ class ModelDrafter:
         sequence.rollback(min(sequence.length, len(context) - 1))
         feed = self._readable(context[sequence.length :])
         ids: list[int] = []
-        probs = np.empty((count, self._vocab_size), np.float32)
-        kept_logits = np.empty_like(probs)
+        probs = np.zeros((count, self._vocab_size), np.float32)
+        kept_ids = self._kept_ids
+        known_logits = np.empty((count, self._vocab_size if kept_ids is None else kept_ids.size), np.float32)
         seconds = 0.0
         for offset in range(count):
             begin = clock()
             logits = sequence.forward(feed, 1)
             seconds += clock() - begin
+            known_logits[offset] = logits[0] if kept_ids is None else logits[0, kept_ids]
             try:
-                row = self._warped(logits)
+                row = warp(known_logits[offset : offset + 1], self._sampling)[0]
             except NonFiniteLogits:
                 raise not_finite(self._name, len(context) + offset) from None
-            token = pick(row, noise, offset)
-            probs[offset], kept_logits[offset] = row, logits[0]
+            probs[offset, slice(None) if kept_ids is None else kept_ids] = row
+            token = pick(probs[offset], noise, offset)
             ids.append(token)
             if token in self._stop_ids:
                 break
             feed = [token]
-        return Proposal(tuple(ids), probs[: len(ids)], kept_logits[: len(ids)], seconds, "draft")
-
-    def _warped(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:
-        """The distribution [V] of a row of logits [1, V]."""
-        if self._kept_ids is None or self._sampling.temperature == 0:
-            whole: NDArray[np.float32] = warp(logits, self._sampling)[0]
-            return whole
-        row = np.zeros(self._vocab_size, np.float32)
-        row[self._kept_ids] = warp(logits[:, self._kept_ids], self._sampling)[0]
-        return row
+        return Proposal(tuple(ids), probs[: len(ids)], known_logits[: len(ids)], seconds, "draft", kept_ids)
 
     def _readable(self, token_ids: Ids[int]) -> list[int]:
         """Ids the target alone has, its padding, are read as 0: any q is exact, and they are next to never said."""

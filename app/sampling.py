@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 
 import numpy as np
@@ -141,16 +141,23 @@ def _keep_nucleus(weights: Probs, top_p: float, out: Probs) -> None:
     """
     mass = top_p * float(weights.sum())
     ids = np.flatnonzero(weights >= NUCLEUS_GUESS)
-    some = weights[ids]
-    if _sum(some) < mass:
+    some, falling, held = _falling(weights, ids)
+    if held[-1] < mass:
         ids = _holding(weights, mass)
-        some = weights[ids]
+        some, falling, held = _falling(weights, ids)
+    count = min(int(np.searchsorted(held, mass)) + 1, ids.size)
+    kept = some >= falling[count - 1]
+    if beyond := int(np.count_nonzero(kept)) - count:
+        equals = np.flatnonzero(some == falling[count - 1])
+        kept[equals[equals.size - beyond :]] = False
+    out[ids[kept]] = some[kept] / np.float32(held[count - 1])
+
+
+def _falling(weights: Probs, ids: Ids) -> tuple[Probs, Probs, NDArray[np.float64]]:
+    """The weights at ids; the same largest first; and how much they hold up to each."""
+    some = weights[ids]
     falling = np.sort(some)[::-1]
-    count = min(_reaching(falling, mass), ids.size)
-    kept = some > falling[count - 1]
-    equals = np.flatnonzero(some == falling[count - 1])
-    kept[equals[: count - int(np.count_nonzero(kept))]] = True
-    out[ids[kept]] = _normalised(some[kept])
+    return some, falling, np.cumsum(falling, dtype=np.float64)
 
 
 def _holding(weights: Probs, mass: float) -> Ids:
@@ -224,9 +231,14 @@ def top_alternatives(logits: NDArray[np.float32], probs: Floats, n: int) -> tupl
     )
 
 
-def alternatives(logits: NDArray[np.float32], probs: Floats, n: int) -> tuple[tuple[Alternative, ...], ...]:
-    """`top_alternatives` of every row of logits and probs [rows, V]."""
-    return tuple(top_alternatives(scores, row, n) for scores, row in zip(logits, probs, strict=True))
+def alternatives(
+    logits: NDArray[np.float32], probs: Floats, n: int, kept_ids: Ids | None = None
+) -> tuple[tuple[Alternative, ...], ...]:
+    """`top_alternatives` of every row of logits and probs [rows, V]; kept_ids: the ids the logits are of, if not all."""
+    if kept_ids is None:
+        return tuple(top_alternatives(scores, row, n) for scores, row in zip(logits, probs, strict=True))
+    found = alternatives(logits, probs[:, kept_ids], n)
+    return tuple(tuple(replace(each, id=int(kept_ids[each.id])) for each in row) for row in found)
 
 
 def residual_alternatives(residual: Floats, target_probs: Floats, n: int) -> tuple[Alternative, ...]:
