@@ -7,6 +7,7 @@ nothing drafted, a TPOT of one token) is None, never 0. What each figure means: 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
@@ -68,6 +69,10 @@ def _ratio(part: float, whole: float) -> float | None:
     return part / whole if whole else None
 
 
+def _by_position(accepted: Counter[int], drafted: Counter[int]) -> list[float]:
+    return [accepted[place] / drafted[place] for place in range(len(drafted))]
+
+
 class ArmMetrics:
     """One arm, counted round by round. Seconds and counts of drafts leave out round 0, the prefill."""
 
@@ -88,8 +93,9 @@ class ArmMetrics:
         """Tokens of each provenance, and drafts of each refusal."""
         self.finish_reason: FinishReason | None = None
         self.total_variation: float | None = None
-        self._drafted_at: list[int] = []
-        self._accepted_at: list[int] = []
+        self.drafted_at: Counter[int] = Counter()
+        self.accepted_at: Counter[int] = Counter()
+        """Drafts, and those accepted, by their place in the window, the first at 0."""
         self._widest = 0
         self._widest_rounds = 0
         self._widest_seconds = 0.0
@@ -107,11 +113,8 @@ class ArmMetrics:
             self.host_seconds += round_.host_seconds
             self._count_window(round_)
         for place, token in enumerate(round_.drafted):
-            if place == len(self._drafted_at):
-                self._drafted_at.append(0)
-                self._accepted_at.append(0)
-            self._drafted_at[place] += 1
-            self._accepted_at[place] += token.state == "accepted"
+            self.drafted_at[place] += 1
+            self.accepted_at[place] += token.state == "accepted"
             self.counts[token.state] += 1
         if round_.final is not None:
             self.counts[round_.final.provenance] += 1
@@ -167,7 +170,7 @@ class ArmMetrics:
     @property
     def acceptance_by_position(self) -> list[float]:
         """For each place in the window, first draft first: accepted there / drafted there."""
-        return [kept / drafted for kept, drafted in zip(self._accepted_at, self._drafted_at, strict=True)]
+        return _by_position(self.accepted_at, self.drafted_at)
 
     @property
     def draft_pass_s(self) -> float | None:
@@ -189,6 +192,75 @@ class ArmMetrics:
         """How the arm's time after round 0 divides into draft, verify and host."""
         parts = {"draft": self.draft_seconds, "verify": self.verify_seconds, "host": self.host_seconds}
         return {name: _ratio(seconds, sum(parts.values())) for name, seconds in parts.items()}
+
+
+class ArmTotals:
+    """One arm of several runs, added up: every figure is a ratio of sums, so a long run weighs more than a short one."""
+
+    def __init__(self) -> None:
+        self.runs = self.rounds = self.emitted = self.accepted = self.judged = self.drafted = 0
+        self.seconds = {"draft": 0.0, "verify": 0.0, "host": 0.0}
+        self.verify_passes: list[float] = []
+        """Of each run, seconds of the target's pass over the widest window."""
+        self._tokens, self._tpot_seconds = 0, 0.0
+        self.drafted_at: Counter[int] = Counter()
+        self.accepted_at: Counter[int] = Counter()
+
+    def add(self, arm: ArmMetrics) -> None:
+        """Take in a finished run."""
+        self.runs += 1
+        self.rounds += arm.rounds
+        self.emitted += arm.emitted
+        self.accepted += arm.accepted
+        self.judged += arm.accepted + arm.counts["rejected"]
+        self.drafted += arm.drafted
+        for part in self.seconds:
+            self.seconds[part] += getattr(arm, f"{part}_seconds")
+        if arm.verify_pass_s is not None:
+            self.verify_passes.append(arm.verify_pass_s)
+        if arm.tpot_s is not None:
+            self._tokens += arm.tokens - 1
+            self._tpot_seconds += arm.tpot_s * (arm.tokens - 1)
+        self.drafted_at += arm.drafted_at
+        self.accepted_at += arm.accepted_at
+
+    def __add__(self, other: ArmTotals) -> ArmTotals:
+        both = ArmTotals()
+        for name, value in vars(self).items():
+            theirs = getattr(other, name)
+            both.__dict__[name] = (
+                {part: value[part] + theirs[part] for part in value} if isinstance(value, dict) else value + theirs
+            )
+        return both
+
+    @property
+    def tpot_s(self) -> float | None:
+        """All seconds over all tokens."""
+        return _ratio(self._tpot_seconds, self._tokens)
+
+    @property
+    def acceptance_rate(self) -> float | None:
+        return _ratio(self.accepted, self.judged)
+
+    @property
+    def draft_acceptance_rate(self) -> float | None:
+        return _ratio(self.accepted, self.drafted)
+
+    @property
+    def mean_acceptance_length(self) -> float | None:
+        return _ratio(self.emitted, self.rounds)
+
+    @property
+    def acceptance_by_position(self) -> list[float]:
+        return _by_position(self.accepted_at, self.drafted_at)
+
+    @property
+    def draft_pass_s(self) -> float | None:
+        return _ratio(self.seconds["draft"], self.drafted)
+
+    @property
+    def verify_pass_s(self) -> float | None:
+        return _ratio(sum(self.verify_passes), len(self.verify_passes))
 
 
 class Metrics:

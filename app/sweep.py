@@ -9,12 +9,12 @@ from __future__ import annotations
 import statistics
 from collections.abc import Generator, Iterable, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Protocol
 
 from app import theory
 from app.errors import RequestError
-from app.metrics import Metrics
+from app.metrics import ArmTotals, Metrics
 from app.trace import Event, Request, Round, RunFinished, Trace
 
 DEFAULT_KS = (2, 3, 4, 5, 8)
@@ -49,40 +49,19 @@ class Point:
     """Runs in which both arms printed the same text."""
 
 
-@dataclass(slots=True)
-class _Sums:
-    """Several runs of one window, added up. seconds and tokens: what TPOT divides, by arm."""
+class _Window:
+    """The runs of one window."""
 
-    speedups: list[float] = field(default_factory=list)
-    seconds: dict[str, float] = field(default_factory=lambda: {"target": 0.0, "speculative": 0.0})
-    tokens: dict[str, int] = field(default_factory=lambda: {"target": 0, "speculative": 0})
-    rounds: int = 0
-    emitted: int = 0
-    accepted: int = 0
-    judged: int = 0
-    drafted: int = 0
-    draft_seconds: float = 0.0
-    verify: list[float] = field(default_factory=list)
-    one: list[float] = field(default_factory=list)
-    identical: int = 0
+    def __init__(self) -> None:
+        self.speedups: list[float] = []
+        self.target, self.speculative = ArmTotals(), ArmTotals()
+        self.identical = 0
 
     def add(self, metrics: Metrics) -> None:
-        for name, arm in metrics.arms.items():
-            if arm.tpot_s is not None:
-                self.seconds[name] += arm.tpot_s * (arm.tokens - 1)
-                self.tokens[name] += arm.tokens - 1
         if metrics.speedup is not None:
             self.speedups.append(metrics.speedup)
-        target, arm = metrics.arms["target"], metrics.arms["speculative"]
-        self.rounds += arm.rounds
-        self.emitted += arm.emitted
-        self.accepted += arm.accepted
-        self.judged += arm.accepted + arm.counts["rejected"]
-        self.drafted += arm.drafted
-        self.draft_seconds += arm.draft_seconds
-        for passes, seconds in ((self.verify, arm.verify_pass_s), (self.one, target.verify_pass_s)):
-            if seconds is not None:
-                passes.append(seconds)
+        self.target.add(metrics.arms["target"])
+        self.speculative.add(metrics.arms["speculative"])
         self.identical += metrics.first_divergence is None
 
 
@@ -92,7 +71,7 @@ class Sweep:
     def __init__(self, ks: Sequence[int]) -> None:
         self.ks = tuple(sorted(set(ks)))
         self.pair = ""
-        self._sums = {k: _Sums() for k in self.ks}
+        self._windows = {k: _Window() for k in self.ks}
         self._widest: list[Trace] = []
         """The traces of the widest window: what a single window tells of the smaller ones."""
 
@@ -102,57 +81,69 @@ class Sweep:
         assert metrics.started is not None
         self.pair = metrics.started.pair
         k = metrics.started.request.k
-        self._sums[k].add(metrics)
+        self._windows[k].add(metrics)
         if k == self.ks[-1]:
             self._widest.append(events)
 
     @property
+    def _target(self) -> ArmTotals:
+        return sum((window.target for window in self._windows.values()), ArmTotals())
+
+    @property
+    def _speculative(self) -> ArmTotals:
+        return sum((window.speculative for window in self._windows.values()), ArmTotals())
+
+    @property
     def acceptance_rate(self) -> float | None:
         """α over every judged draft of the sweep."""
-        judged = sum(sums.judged for sums in self._sums.values())
-        return sum(sums.accepted for sums in self._sums.values()) / judged if judged else None
+        return self._speculative.acceptance_rate
 
     @property
     def cost_ratio(self) -> float | None:
         """c over every draft pass of the sweep."""
-        drafted = sum(sums.drafted for sums in self._sums.values())
-        one = [seconds for sums in self._sums.values() for seconds in sums.one]
-        if not drafted or not one:
-            return None
-        return sum(sums.draft_seconds for sums in self._sums.values()) / drafted / statistics.mean(one)
+        draft, one = self._speculative.draft_pass_s, self._target.verify_pass_s
+        return draft / one if draft is not None and one else None
 
     @property
     def target_tpot_s(self) -> float | None:
         """The target alone, over every run of the sweep."""
-        tokens = sum(sums.tokens["target"] for sums in self._sums.values())
-        return sum(sums.seconds["target"] for sums in self._sums.values()) / tokens if tokens else None
+        return self._target.tpot_s
 
     @property
     def points(self) -> list[Point]:
         """The windows that have been measured, smallest first."""
-        return [self._point(k, sums) for k, sums in self._sums.items() if sums.speedups and sums.verify and sums.judged]
+        measured = {k: window for k, window in self._windows.items() if window.speedups and window.speculative.judged}
+        return [self._point(k, window) for k, window in measured.items()]
 
-    def _point(self, k: int, sums: _Sums) -> Point:
-        tpot = {arm: sums.seconds[arm] / sums.tokens[arm] for arm in sums.seconds}
-        verify_ratio = statistics.mean(sums.verify) / statistics.mean(sums.one)
-        acceptance, cost = self.acceptance_rate, self.cost_ratio
+    def _point(self, k: int, window: _Window) -> Point:
+        target, arm = window.target, window.speculative
+        acceptance, cost, one, verify = self.acceptance_rate, self.cost_ratio, target.verify_pass_s, arm.verify_pass_s
+        length = arm.mean_acceptance_length
+        tpot, alone = arm.tpot_s, target.tpot_s
         assert acceptance is not None
         assert cost is not None
+        assert one
+        assert verify
+        assert length
+        assert tpot
+        assert alone
+        verify_ratio = verify / one
         predicted = theory.predicted_speedup(acceptance, k, cost, verify_ratio)
-        quartiles = statistics.quantiles(sums.speedups, n=4) if len(sums.speedups) > 1 else [sums.speedups[0]] * 3
+        speedups = window.speedups
+        quartiles = statistics.quantiles(speedups, n=4) if len(speedups) > 1 else [speedups[0]] * 3
         return Point(
             k=k,
-            runs=len(sums.speedups),
-            tpot_s=tpot["speculative"],
-            target_tpot_s=tpot["target"],
-            speedup=tpot["target"] / tpot["speculative"],
+            runs=len(speedups),
+            tpot_s=tpot,
+            target_tpot_s=alone,
+            speedup=alone / tpot,
             quartiles=(quartiles[0], quartiles[2]),
-            mean_acceptance_length=sums.emitted / sums.rounds,
-            acceptance_rate=sums.accepted / sums.judged,
+            mean_acceptance_length=length,
+            acceptance_rate=arm.acceptance_rate,
             verify_ratio=verify_ratio,
             predicted_speedup=predicted,
-            predicted_tpot_s=tpot["target"] / predicted,
-            identical=sums.identical,
+            predicted_tpot_s=alone / predicted,
+            identical=window.identical,
         )
 
     @property

@@ -7,7 +7,9 @@ import json
 import pytest
 
 from app import metrics, trace
-from app.metrics import Metrics
+from app.metrics import ArmTotals, Metrics
+from app.trace import Request
+from tests.pages import toy_session
 from tests.traces import SPECULATIVE, arm_of, drafted, speculative_round, started, target_arm, texts
 from tests.traces import trace as both_arms
 
@@ -169,3 +171,25 @@ def test_acceptance_by_kind_leaves_out_drafts_never_judged() -> None:
     stop = drafted(0, "rejected")
     events = [*both_arms()[:-1], speculative_round(4, (drafted(2, "accepted"), stop, drafted(7, "discarded")), None)]
     assert metrics.acceptance_by_kind(events) == {"words": (5, 6), "control": (0, 1)}
+
+
+def test_totals_are_ratios_of_sums_and_add_up() -> None:
+    session = toy_session()
+    runs = [Metrics(session.run(Request("hello", max_tokens=12 + seed, k=4))) for seed in range(3)]
+    arms = [run.arms["speculative"] for run in runs]
+    total, first, rest = ArmTotals(), ArmTotals(), ArmTotals()
+    for place, arm in enumerate(arms):
+        total.add(arm)
+        (rest if place else first).add(arm)
+    assert total.runs == 3
+    assert total.mean_acceptance_length == sum(arm.emitted for arm in arms) / sum(arm.rounds for arm in arms)
+    assert total.draft_acceptance_rate == sum(arm.accepted for arm in arms) / sum(arm.drafted for arm in arms)
+    kept = [sum(arm.accepted_at[place] for arm in arms) for place in range(len(total.drafted_at))]
+    drafted = [sum(arm.drafted_at[place] for arm in arms) for place in range(len(total.drafted_at))]
+    assert total.acceptance_by_position == [a / b for a, b in zip(kept, drafted, strict=True)]
+    assert total.acceptance_by_position[0] > 0
+    both = first + rest
+    assert (both.judged, both.drafted_at, both.verify_passes) == (total.judged, total.drafted_at, total.verify_passes)
+    assert both.seconds == pytest.approx(total.seconds)
+    assert both.tpot_s == pytest.approx(total.tpot_s)
+    assert ArmTotals().tpot_s is ArmTotals().acceptance_rate is None

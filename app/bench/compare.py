@@ -23,7 +23,7 @@ import numpy as np
 from app import pairs
 from app.bench import peer_files, peers
 from app.errors import PairError, PlaygroundError, RequestError
-from app.metrics import Metrics
+from app.metrics import ArmTotals, Metrics
 from app.model import Model
 from app.session import Session
 from app.sweep import Sweep
@@ -140,7 +140,7 @@ def _ours(session: Session, plan: Plan, prompts: Sequence[str], rivals: dict[str
         names = list(rivals)
         for place in range(len(names)):
             rivals[names[(turn + place) % len(names)]].ask(_ids(session, prompt), plan.max_tokens, text)
-    one = statistics.median(target.passes)
+    one = statistics.median(target.totals.verify_passes)
     points = {point.k: point for point in sweep.points}
     rows = []
     for k in ks:
@@ -177,10 +177,8 @@ class _Arm:
         self.tpots: list[float] = []
         self.ttfts: list[float] = []
         self.speedups: list[float] = []
-        self.passes: list[float] = []
-        self.seconds = {"draft": 0.0, "verify": 0.0, "host": 0.0}
-        self.tokens = self.rounds = self.emitted = self.accepted = self.judged = self.drafted = self.same = 0
-        self.busy = 0.0
+        self.totals = ArmTotals()
+        self.same = 0
 
     def add(self, metrics: Metrics, name: str) -> None:
         arm = metrics.arms[name]  # type: ignore[index]
@@ -188,25 +186,16 @@ class _Arm:
             return
         self.tpots.append(arm.tpot_s)
         self.ttfts.append(arm.ttft_s or 0.0)
-        self.busy += arm.tpot_s * (arm.tokens - 1)
-        self.tokens += arm.tokens - 1
         if metrics.speedup is not None:
             self.speedups.append(metrics.speedup)
-        if arm.verify_pass_s is not None:
-            self.passes.append(arm.verify_pass_s)
-        for part in self.seconds:
-            self.seconds[part] += getattr(arm, f"{part}_seconds")
-        self.rounds += arm.rounds
-        self.emitted += arm.emitted
-        self.accepted += arm.accepted
-        self.judged += arm.accepted + arm.counts["rejected"]
-        self.drafted += arm.drafted
+        self.totals.add(arm)
         self.same += metrics.first_divergence is None
 
     @property
     def tpot(self) -> float:
         """All seconds over all tokens."""
-        return self.busy / self.tokens
+        assert self.totals.tpot_s is not None
+        return self.totals.tpot_s
 
     @property
     def median(self) -> float:
@@ -217,18 +206,19 @@ class _Arm:
         return _quartiles(self.speedups)
 
     def summary(self) -> dict[str, Any]:
-        whole = sum(self.seconds.values())
+        totals = self.totals
+        whole = sum(totals.seconds.values())
         return {
             "runs": len(self.tpots),
             "tpot_s": self.tpot,
             "tpot_median_s": self.median,
             "tpot_quartiles_s": _quartiles(self.tpots),
             "ttft_s": statistics.median(self.ttfts),
-            "acceptance_rate": self.accepted / self.judged if self.judged else None,
-            "draft_acceptance_rate": self.accepted / self.drafted if self.drafted else None,
-            "mean_acceptance_length": self.emitted / self.rounds,
-            "host_share": self.seconds["host"] / whole,
-            "draft_share": self.seconds["draft"] / whole,
+            "acceptance_rate": totals.acceptance_rate,
+            "draft_acceptance_rate": totals.draft_acceptance_rate,
+            "mean_acceptance_length": totals.mean_acceptance_length,
+            "host_share": totals.seconds["host"] / whole,
+            "draft_share": totals.seconds["draft"] / whole,
             "identical": self.same,
         }
 

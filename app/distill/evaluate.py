@@ -2,83 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from typing import Any
 
 from app import theory
 from app.distill.progress import Progress
 from app.errors import RequestError
-from app.metrics import Metrics
+from app.metrics import ArmTotals, Metrics
 from app.session import Session
-from app.trace import Arms, Event, Request, Round, RunFinished, Sampling
+from app.trace import Arm, Arms, Request, Sampling
 
 
-@dataclass(slots=True)
 class Tally:
-    """Several runs added up: rounds after the prefill, and the arms' seconds and tokens of TPOT."""
+    """Several runs added up."""
 
-    rounds: int = 0
-    emitted: int = 0
-    judged: int = 0
-    accepted: int = 0
-    drafted_at: list[int] = field(default_factory=list)
-    accepted_at: list[int] = field(default_factory=list)
-    tokens: dict[str, int] = field(default_factory=dict)
-    seconds: dict[str, float] = field(default_factory=dict)
-    passes: dict[str, int] = field(default_factory=dict)
-    pass_seconds: dict[str, float] = field(default_factory=dict)
+    def __init__(self) -> None:
+        self.arms: dict[Arm, ArmTotals] = {}
 
-    def add(self, events: Iterable[Event]) -> None:
-        metrics = Metrics()
-        for event in events:
-            metrics.add(event)
-            if isinstance(event, Round) and event.index:
-                if event.arm == "speculative":
-                    self._add_round(event)
-                self._add_pass("draft", len(event.drafted), event.draft_seconds)
-                name = "target" if event.arm == "target" else "verify"
-                self._add_pass(name, 1, event.verify_seconds)
+    def add(self, metrics: Metrics) -> None:
         for name, arm in metrics.arms.items():
-            if arm.tpot_s is not None:
-                self.tokens[name] = self.tokens.get(name, 0) + arm.tokens - 1
-                self.seconds[name] = self.seconds.get(name, 0.0) + arm.tpot_s * (arm.tokens - 1)
-
-    def _add_round(self, round_: Round) -> None:
-        self.rounds += 1
-        self.emitted += len(round_.token_ids)
-        for place, token in enumerate(round_.drafted):
-            if place == len(self.drafted_at):
-                self.drafted_at.append(0)
-                self.accepted_at.append(0)
-            self.drafted_at[place] += 1
-            self.accepted_at[place] += token.state == "accepted"
-            self.accepted += token.state == "accepted"
-            self.judged += token.state != "discarded"
-
-    def _add_pass(self, name: str, count: int, seconds: float) -> None:
-        self.passes[name] = self.passes.get(name, 0) + count
-        self.pass_seconds[name] = self.pass_seconds.get(name, 0.0) + seconds
+            self.arms.setdefault(name, ArmTotals()).add(arm)
 
     def summary(self, k: int) -> dict[str, Any]:
         """JSON types; the times and speedups only where both arms ran. Times in milliseconds."""
-        alpha = self.accepted / self.judged if self.judged else 0.0
-        by_position = [a / d for a, d in zip(self.accepted_at, self.drafted_at, strict=True)]
+        arm, target = self.arms["speculative"], self.arms.get("target")
         out: dict[str, Any] = {
-            "rounds": self.rounds,
-            "emitted": self.emitted,
-            "mean_acceptance_length": self.emitted / self.rounds if self.rounds else None,
-            "acceptance_rate": alpha,
-            "acceptance_by_position": by_position,
+            "rounds": arm.rounds,
+            "emitted": arm.emitted,
+            "mean_acceptance_length": arm.mean_acceptance_length,
+            "acceptance_rate": arm.acceptance_rate or 0.0,
+            "acceptance_by_position": arm.acceptance_by_position,
         }
-        mean = {name: self.pass_seconds[name] / n for name, n in self.passes.items() if n}
-        out |= {f"{name}_pass_ms": 1000 * seconds for name, seconds in mean.items()}
-        if {"target", "speculative"} <= self.tokens.keys() and {"target", "draft", "verify"} <= mean.keys():
-            tpot = {name: self.seconds[name] / self.tokens[name] for name in self.seconds}
-            cost, verify = mean["draft"] / mean["target"], mean["verify"] / mean["target"]
-            out |= {f"{name}_tpot_ms": 1000 * seconds for name, seconds in tpot.items()}
-            out["predicted_speedup"] = theory.predicted_speedup(alpha, k, cost, verify)
-            out["speedup"] = tpot["target"] / tpot["speculative"]
+        draft, verify, speculative = arm.draft_pass_s, arm.verify_pass_s, arm.tpot_s
+        one, alone = (target.verify_pass_s, target.tpot_s) if target else (None, None)
+        passes = {"draft": draft, "verify": verify, "target": one}
+        out |= {f"{name}_pass_ms": 1000 * seconds for name, seconds in passes.items() if seconds is not None}
+        if draft and verify and one and alone and speculative:
+            out |= {"target_tpot_ms": 1000 * alone, "speculative_tpot_ms": 1000 * speculative}
+            out["predicted_speedup"] = theory.predicted_speedup(out["acceptance_rate"], k, draft / one, verify / one)
+            out["speedup"] = alone / speculative
         return out
 
 
@@ -104,13 +66,13 @@ def evaluate(
             for number, (category, prompt) in enumerate(prompts):
                 sampling = Sampling(temperature=temperature, seed=seed + number)
                 request = Request(prompt=prompt, k=k, max_tokens=max_tokens, sampling=sampling, arms=arms)
-                events = list(session.run(request))
-                last = events[-1]
-                if isinstance(last, RunFinished) and last.reason == "error":
-                    raise RequestError(last.message)
-                total.add(events)
-                by_category.setdefault(category, Tally()).add(events)
-                progress.step(f"T = {temperature:g}, k = {k}: {total.emitted / max(total.rounds, 1):.2f} tokens a pass")
+                metrics = Metrics(session.run(request))
+                if metrics.reason == "error":
+                    raise RequestError(metrics.message)
+                total.add(metrics)
+                by_category.setdefault(category, Tally()).add(metrics)
+                length = total.arms["speculative"].mean_acceptance_length or 0.0
+                progress.step(f"T = {temperature:g}, k = {k}: {length:.2f} tokens a pass")
             entry = {"temperature": temperature, "k": k, **total.summary(k)}
             entry["categories"] = {name: tally.summary(k) for name, tally in by_category.items()}
             results.append(entry)
