@@ -12,6 +12,7 @@ import pytest
 from numpy.typing import NDArray
 
 from app import pairs
+from app.backends.openvino import OpenVinoModel
 from app.model import Model, Sequence
 from app.pairs import Pair
 
@@ -218,3 +219,16 @@ def test_a_sequence_refuses_what_the_contract_forbids(embedded: Pair) -> None:
     with pytest.raises(AssertionError):
         sequence.forward([1] * embedded.target.n_positions, 1)
     sequence.close()
+
+
+def test_where_memory_is_short_all_windows_share_one_program(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("app.backends.openvino.free_memory", lambda: 10**9)
+    target = pairs.load(pairs.PairOptions(n_positions=256)).target
+    prompt, window = CASES[0]["prompt_ids"], CASES[1]["prompt_ids"][:5]
+    alone, wide = target.new_sequence((1,)), target.new_sequence((5,))
+    for sequence in (alone, wide):
+        sequence.forward(prompt, 1)
+    rows = np.concatenate([alone.forward([token], 1).copy() for token in window])
+    assert np.array_equal(wide.forward(window, 5), rows)
+    assert isinstance(target, OpenVinoModel)
+    assert list(target.programs) == [None]
