@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Generator
 from collections.abc import Sequence as Ids
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +17,8 @@ from numpy.typing import NDArray
 from app import model
 from app.acceptance import Acceptor, Judgement, Verdict
 from app.drafting import Drafter, Proposal, not_finite
-from app.sampling import Noise, NonFiniteLogits, WarpedRows, alternatives, residual_alternatives, top_alternatives
+from app.errors import ModelError
+from app.sampling import Noise, WarpedRows, alternatives, residual_alternatives, top_alternatives
 from app.trace import Alternative, Arm, DraftedToken, FinalToken, FinishReason, Provenance, Round, Sampling, State
 from app.windows import Fixed, Windows
 
@@ -73,10 +75,7 @@ def decode(
         logits = target.forward([*context[target.length :], *proposal.ids], len(proposal.ids) + 1)
         verify_seconds = clock() - verify_begin
 
-        try:
-            rows = WarpedRows(logits, sampling)
-        except NonFiniteLogits as error:
-            raise not_finite(target_name, position + error.row) from None
+        rows = WarpedRows(logits, sampling, partial(_unusable, target_name, position))
         verdict = acceptor(proposal.ids, proposal.probs, rows, round_noise)
         tokens = _emitted(proposal.ids, verdict, limits.stop_ids)
         context += tokens
@@ -98,6 +97,10 @@ def decode(
         if finish is not None:
             return
         index += 1
+
+
+def _unusable(name: str, position: int, row: int) -> ModelError:
+    return not_finite(name, position + row)
 
 
 def _finish(last: int, emitted: int, length: int, limits: Limits) -> FinishReason | None:

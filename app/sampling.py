@@ -8,7 +8,7 @@ decided at a boundary is added up in float64 over the few ids that can matter.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from enum import IntEnum
 
@@ -72,33 +72,40 @@ class WarpedRows:
 
     ndim = 2
 
-    def __init__(self, logits: NDArray[np.float32], sampling: Sampling) -> None:
-        """logits float32 [n, V], not changed while this is in use. Raises NonFiniteLogits."""
+    def __init__(
+        self,
+        logits: NDArray[np.float32],
+        sampling: Sampling,
+        unusable: Callable[[int], Exception] = NonFiniteLogits,
+    ) -> None:
+        """logits float32 [n, V], not changed while this is in use. unusable: what to raise for a row that cannot be."""
         assert logits.ndim == 2, logits.shape
         self.shape: tuple[int, int] = (logits.shape[0], logits.shape[1])
-        self._logits, self._sampling = logits, sampling
-        self._best = logits.argmax(axis=1)  # the first NaN where there is one, so one look finds every unusable row
-        for row, best in enumerate(self._best):
-            if not math.isfinite(logits[row, best]):
-                raise NonFiniteLogits(row)
-        self._probs = np.zeros(logits.shape, np.float32)
+        self._logits, self._sampling, self._unusable = logits, sampling, unusable
+        self._probs = np.empty(logits.shape, np.float32)
         self._done = [False] * len(logits)
 
     def __len__(self) -> int:
         return self.shape[0]
 
     def __getitem__(self, row: int) -> Probs:
-        if not self._done[row]:
-            _warp_row(self._logits[row], int(self._best[row]), self._sampling, self._probs[row])
-            self._done[row] = True
+        """Row number `row`, from 0. Raises `unusable(row)`."""
         probs: Probs = self._probs[row]
+        if not self._done[row]:
+            scores = self._logits[row]
+            best = int(scores.argmax())  # the first NaN where there is one, so one look finds an unusable row
+            if not math.isfinite(scores[best]):
+                raise self._unusable(row)
+            probs.fill(0)
+            _warp_row(scores, best, self._sampling, probs)
+            self._done[row] = True
         return probs
 
     def __iter__(self) -> Iterator[Probs]:
         return (self[row] for row in range(len(self)))
 
     def all(self) -> Probs:
-        """Every row, float32 [n, V]."""
+        """Every row, float32 [n, V]. Raises `unusable` of one."""
         for _ in self:
             pass
         return self._probs

@@ -108,7 +108,7 @@ class Adaptive:
 
     FADING = 0.98
     """Weight of a judgement after one more."""
-    PRIOR = (0.5, 0.75), 3.0
+    PRIOR = (0.5, 0.7), 3.0
     """Acceptance before anything was seen, of a first draft and of those after a kept one; the judgements it is worth."""
     HYSTERESIS = 1.01
     """How much better drafting must look than not drafting."""
