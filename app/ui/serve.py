@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import socket
 from collections import deque
@@ -56,6 +57,8 @@ def serve(session: Session | None, replay: Trace | None, *, host: str, port: int
     if session is not None:
         warm_up(session)
     page = build_page(session, examples(), replay, warm_up)
+    gc.collect()
+    gc.freeze()  # a page is some million objects that stay: looking through them costs passes of the models
     shown = f"[{host}]" if ":" in host else host
     print(
         f"The playground is at http://{'127.0.0.1' if host == '0.0.0.0' else shown}:{port} (Ctrl-C ends it).",
