@@ -69,19 +69,10 @@ def _ratio(part: float, whole: float) -> float | None:
     return part / whole if whole else None
 
 
-def _by_position(accepted: Counter[int], drafted: Counter[int]) -> list[float]:
-    return [accepted[place] / drafted[place] for place in range(len(drafted))]
-
-
-class ArmMetrics:
-    """One arm, counted round by round. Seconds and counts of drafts leave out round 0, the prefill."""
+class _Counted:
+    """What is counted of one run of an arm or of several, and the ratios of those counts."""
 
     def __init__(self) -> None:
-        self.token_ids: list[int] = []
-        self.arrivals: list[float] = []
-        """The arm's clock, in seconds, when each token arrived; the tokens of a round arrive together."""
-        self.seconds = 0.0
-        self.ttft_s: float | None = None
         self.rounds = 0
         self.emitted = 0
         self.draft_seconds = 0.0
@@ -91,11 +82,72 @@ class ArmMetrics:
             ("accepted", "corrected", "bonus", "target", "rejected", "discarded"), 0
         )
         """Tokens of each provenance, and drafts of each refusal."""
-        self.finish_reason: FinishReason | None = None
-        self.total_variation: float | None = None
         self.drafted_at: Counter[int] = Counter()
         self.accepted_at: Counter[int] = Counter()
         """Drafts, and those accepted, by their place in the window, the first at 0."""
+
+    def _take(self, other: _Counted) -> None:
+        """Add another's counts and seconds."""
+        for name in ("rounds", "emitted", "draft_seconds", "verify_seconds", "host_seconds"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        for kind, count in other.counts.items():
+            self.counts[kind] += count
+        self.drafted_at += other.drafted_at
+        self.accepted_at += other.accepted_at
+
+    @property
+    def accepted(self) -> int:
+        return self.counts["accepted"]
+
+    @property
+    def judged(self) -> int:
+        return self.counts["accepted"] + self.counts["rejected"]
+
+    @property
+    def drafted(self) -> int:
+        return self.judged + self.counts["discarded"]
+
+    @property
+    def acceptance_rate(self) -> float | None:
+        return _ratio(self.accepted, self.judged)
+
+    @property
+    def draft_acceptance_rate(self) -> float | None:
+        return _ratio(self.accepted, self.drafted)
+
+    @property
+    def mean_acceptance_length(self) -> float | None:
+        return _ratio(self.emitted, self.rounds)
+
+    @property
+    def acceptance_by_position(self) -> list[float]:
+        """For each place in the window, first draft first: accepted there / drafted there."""
+        return [self.accepted_at[place] / self.drafted_at[place] for place in range(len(self.drafted_at))]
+
+    @property
+    def draft_pass_s(self) -> float | None:
+        """Seconds of one draft pass: a pass for each drafted token."""
+        return _ratio(self.draft_seconds, self.drafted)
+
+    @property
+    def shares(self) -> dict[str, float | None]:
+        """How the time after round 0 divides into draft, verify and host."""
+        parts = {"draft": self.draft_seconds, "verify": self.verify_seconds, "host": self.host_seconds}
+        return {name: _ratio(seconds, sum(parts.values())) for name, seconds in parts.items()}
+
+
+class ArmMetrics(_Counted):
+    """One arm, counted round by round. Seconds and counts of drafts leave out round 0, the prefill."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.token_ids: list[int] = []
+        self.arrivals: list[float] = []
+        """The arm's clock, in seconds, when each token arrived; the tokens of a round arrive together."""
+        self.seconds = 0.0
+        self.ttft_s: float | None = None
+        self.finish_reason: FinishReason | None = None
+        self.total_variation: float | None = None
         self._widest = 0
         self._widest_rounds = 0
         self._widest_seconds = 0.0
@@ -137,14 +189,6 @@ class ArmMetrics:
         return len(self.token_ids)
 
     @property
-    def accepted(self) -> int:
-        return self.counts["accepted"]
-
-    @property
-    def drafted(self) -> int:
-        return self.counts["accepted"] + self.counts["rejected"] + self.counts["discarded"]
-
-    @property
     def tpot_s(self) -> float | None:
         """Seconds per token after the first; None below two tokens."""
         if self.tokens < 2 or self.ttft_s is None:
@@ -156,28 +200,6 @@ class ArmMetrics:
         return None if not self.tpot_s else 1 / self.tpot_s
 
     @property
-    def acceptance_rate(self) -> float | None:
-        return _ratio(self.accepted, self.accepted + self.counts["rejected"])
-
-    @property
-    def draft_acceptance_rate(self) -> float | None:
-        return _ratio(self.accepted, self.drafted)
-
-    @property
-    def mean_acceptance_length(self) -> float | None:
-        return _ratio(self.emitted, self.rounds)
-
-    @property
-    def acceptance_by_position(self) -> list[float]:
-        """For each place in the window, first draft first: accepted there / drafted there."""
-        return _by_position(self.accepted_at, self.drafted_at)
-
-    @property
-    def draft_pass_s(self) -> float | None:
-        """Seconds of one draft pass: a pass for each drafted token."""
-        return _ratio(self.draft_seconds, self.drafted)
-
-    @property
     def window(self) -> int:
         """The widest window verified, in tokens: 1 for the target alone."""
         return self._widest + 1
@@ -187,50 +209,35 @@ class ArmMetrics:
         """Seconds of the target's pass over its widest window."""
         return _ratio(self._widest_seconds, self._widest_rounds)
 
-    @property
-    def shares(self) -> dict[str, float | None]:
-        """How the arm's time after round 0 divides into draft, verify and host."""
-        parts = {"draft": self.draft_seconds, "verify": self.verify_seconds, "host": self.host_seconds}
-        return {name: _ratio(seconds, sum(parts.values())) for name, seconds in parts.items()}
 
-
-class ArmTotals:
+class ArmTotals(_Counted):
     """One arm of several runs, added up: every figure is a ratio of sums, so a long run weighs more than a short one."""
 
     def __init__(self) -> None:
-        self.runs = self.rounds = self.emitted = self.accepted = self.judged = self.drafted = 0
-        self.seconds = {"draft": 0.0, "verify": 0.0, "host": 0.0}
+        super().__init__()
+        self.runs = 0
         self.verify_passes: list[float] = []
         """Of each run, seconds of the target's pass over the widest window."""
         self._tokens, self._tpot_seconds = 0, 0.0
-        self.drafted_at: Counter[int] = Counter()
-        self.accepted_at: Counter[int] = Counter()
 
     def add(self, arm: ArmMetrics) -> None:
         """Take in a finished run."""
+        self._take(arm)
         self.runs += 1
-        self.rounds += arm.rounds
-        self.emitted += arm.emitted
-        self.accepted += arm.accepted
-        self.judged += arm.accepted + arm.counts["rejected"]
-        self.drafted += arm.drafted
-        for part in self.seconds:
-            self.seconds[part] += getattr(arm, f"{part}_seconds")
         if arm.verify_pass_s is not None:
             self.verify_passes.append(arm.verify_pass_s)
         if arm.tpot_s is not None:
             self._tokens += arm.tokens - 1
             self._tpot_seconds += arm.tpot_s * (arm.tokens - 1)
-        self.drafted_at += arm.drafted_at
-        self.accepted_at += arm.accepted_at
 
     def __add__(self, other: ArmTotals) -> ArmTotals:
         both = ArmTotals()
-        for name, value in vars(self).items():
-            theirs = getattr(other, name)
-            both.__dict__[name] = (
-                {part: value[part] + theirs[part] for part in value} if isinstance(value, dict) else value + theirs
-            )
+        for each in (self, other):
+            both._take(each)
+            both.runs += each.runs
+            both.verify_passes += each.verify_passes
+            both._tokens += each._tokens
+            both._tpot_seconds += each._tpot_seconds
         return both
 
     @property
@@ -239,27 +246,8 @@ class ArmTotals:
         return _ratio(self._tpot_seconds, self._tokens)
 
     @property
-    def acceptance_rate(self) -> float | None:
-        return _ratio(self.accepted, self.judged)
-
-    @property
-    def draft_acceptance_rate(self) -> float | None:
-        return _ratio(self.accepted, self.drafted)
-
-    @property
-    def mean_acceptance_length(self) -> float | None:
-        return _ratio(self.emitted, self.rounds)
-
-    @property
-    def acceptance_by_position(self) -> list[float]:
-        return _by_position(self.accepted_at, self.drafted_at)
-
-    @property
-    def draft_pass_s(self) -> float | None:
-        return _ratio(self.seconds["draft"], self.drafted)
-
-    @property
     def verify_pass_s(self) -> float | None:
+        """Mean of the runs'."""
         return _ratio(sum(self.verify_passes), len(self.verify_passes))
 
 

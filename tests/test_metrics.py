@@ -190,6 +190,7 @@ def test_totals_are_ratios_of_sums_and_add_up() -> None:
     assert total.acceptance_by_position[0] > 0
     both = first + rest
     assert (both.judged, both.drafted_at, both.verify_passes) == (total.judged, total.drafted_at, total.verify_passes)
-    assert both.seconds == pytest.approx(total.seconds)
+    assert both.shares == pytest.approx(total.shares)
+    assert both.draft_seconds == pytest.approx(total.draft_seconds)
     assert both.tpot_s == pytest.approx(total.tpot_s)
     assert ArmTotals().tpot_s is ArmTotals().acceptance_rate is None

@@ -91,7 +91,7 @@ def test_logits_are_bit_identical_in_every_window(load_embedded: Load, dtype: st
     sequence = target.new_sequence()
     sequence.forward(prompt, 1)
     rows = sequence_rows(sequence, len(prompt), window, 0, 17)
-    for width in (1, 2, 5, 16):
+    for width in range(1, 17):
         for start in (0, 17 - width):
             got = sequence_rows(sequence, len(prompt), window, start, width)
             assert np.array_equal(got, rows[start : start + width]), (width, start)

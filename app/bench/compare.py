@@ -207,7 +207,6 @@ class _Arm:
 
     def summary(self) -> dict[str, Any]:
         totals = self.totals
-        whole = sum(totals.seconds.values())
         return {
             "runs": len(self.tpots),
             "tpot_s": self.tpot,
@@ -217,8 +216,8 @@ class _Arm:
             "acceptance_rate": totals.acceptance_rate,
             "draft_acceptance_rate": totals.draft_acceptance_rate,
             "mean_acceptance_length": totals.mean_acceptance_length,
-            "host_share": totals.seconds["host"] / whole,
-            "draft_share": totals.seconds["draft"] / whole,
+            "host_share": totals.shares["host"],
+            "draft_share": totals.shares["draft"],
             "identical": self.same,
         }
 
