@@ -73,6 +73,16 @@ def perplexity(pair: Pair, texts: list[str]) -> float:
     return float(np.exp(np.concatenate(surprises).mean()))
 
 
+@pytest.mark.parametrize(("dtype", "draft"), [("int8", "int8"), ("bf16", "int8"), ("f32", "f32")])
+def test_a_draft_packed_in_8_bits_runs_in_them_beside_a_wider_target(
+    load_embedded: Load, dtype: str, draft: str
+) -> None:
+    """All but f32, which is there to compare engines."""
+    pair = load_embedded(dtype)
+    assert pair.draft is not None
+    assert (pair.target.dtype, pair.draft.dtype) == (dtype, draft)
+
+
 def test_int8_has_the_perplexity_of_the_exact_weights_within_1_percent(load_embedded: Load) -> None:
     """The f32 engine holds the GGUF's values exactly; the texts are the held-out prompts, passages included."""
     prompts = json.loads((Path(__file__).parent.parent / "assets" / "prompts.json").read_text(encoding="utf-8"))

@@ -37,6 +37,10 @@ class ModelFiles:
     def lacks_embeddings(self) -> bool:
         return self.path.is_dir() and "model.embed_tokens.weight" not in self.weights()
 
+    def is_packed(self) -> bool:
+        """Whether its matrices are stored in 8 bits, as `distill pack` writes them."""
+        return self.path.is_dir() and "lm_head.weight.scales" in self.weights()
+
     def kept_ids(self) -> NDArray[np.int64] | None:
         """The ids a trimmed output layer covers, ascending, or None where it covers the vocabulary."""
         if not self.config.kept_ids:
