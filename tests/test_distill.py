@@ -192,7 +192,7 @@ class TestTeacher:
         target = Target(tiny, tmp_path)
         prompts = [(*target.opening, *target.tokenizer.encode(text), *target.closing) for text in ("Hi", "What is 2?")]
         first, second = teacher.Turn(1.0, 12), teacher.Turn(0.0, 12)
-        jobs = [teacher.Job(key, prompts[key % 2], ((first, second), (second,))[key % 3 // 2]) for key in range(9)]
+        jobs = [teacher.Job(key, prompts[key % 2], ((first, second), (second,))[key % 3 // 2]) for key in range(30)]
         together = TeacherGraph(target.weights, 4, 96, dtype="f32")
         alone = TeacherGraph(target.weights, 1, 96, dtype="f32")
         stops, closing = target.tokenizer.stop_ids, target.closing
@@ -200,7 +200,7 @@ class TestTeacher:
             a.job.key: a for a in teacher.generate(together, jobs, 5, stops, target.opening, closing, prefill=20)
         }
         single = {a.job.key: a for a in teacher.generate(alone, jobs, 5, stops, (), closing)}
-        assert batched.keys() == single.keys() == set(range(9))
+        assert batched.keys() == single.keys() == set(range(30))
         for key, text in batched.items():
             assert text.token_ids == single[key].token_ids
             np.testing.assert_array_equal(text.scored, single[key].scored)
@@ -280,7 +280,7 @@ class TestData:
         assert keys
         texts = [data.opener(key, 0, ["A PASSAGE"])[1] for key in keys]
         assert sum("A PASSAGE" in text for text in texts) > len(keys) / 2
-        assert not [text for text in texts if "{" in text]
+        assert not [key for key in range(4000) if "{" in data.opener(key, 0, ["A PASSAGE"])[1]]
         assert not [key for key in keys if not data.opener(key, 0)[1] or "{" in data.opener(key, 0)[1]]
 
     def test_kept_ids_are_the_likeliest(self, tiny: Path, made: Path) -> None:

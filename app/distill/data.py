@@ -16,7 +16,7 @@ import numpy as np
 
 from app.distill import corpus
 from app.distill.corpus import Example
-from app.distill.openers import OPENERS, PASSAGES, TOPICS, WEIGHTS
+from app.distill.openers import FILLS, OPENERS, PASSAGES, WEIGHTS
 from app.distill.progress import Progress
 from app.distill.target import Target
 from app.distill.teacher import Job, Text, Turn, generate
@@ -25,8 +25,9 @@ if TYPE_CHECKING:
     from app.backends.openvino_teacher import TeacherGraph
 
 CATEGORIES = (*OPENERS, *(f"{name} of a passage" for name in PASSAGES))
+NO_PROSE = ("translation", "maths", "code")
 TEMPERATURES, SHARES = (0.0, 0.7, 1.0), (0.50, 0.25, 0.25)
-INSTRUCTION_TEMPERATURES = (0.7, 0.9)
+INSTRUCTION_TEMPERATURES = (0.8, 1.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +45,10 @@ def opener(key: int, seed: int, passages: Sequence[str] = ()) -> tuple[int, str]
     rng = np.random.default_rng([seed, 1, key])
     category = int(rng.choice(len(CATEGORIES), p=WEIGHTS))
     choices = [*OPENERS.values(), *PASSAGES.values()][category]
-    text = choices[int(rng.integers(len(choices)))].replace("{topic}", TOPICS[int(rng.integers(len(TOPICS)))])
+    text = choices[int(rng.integers(len(choices)))]
+    for place, fills in FILLS.items():
+        while place in text:
+            text = text.replace(place, fills[int(rng.integers(len(fills)))], 1)
     if "{passage}" in text and passages:
         return category, text.replace("{passage}", passages[int(rng.integers(len(passages)))])
     before, marker, _ = text.partition("{passage}")
@@ -52,12 +56,13 @@ def opener(key: int, seed: int, passages: Sequence[str] = ()) -> tuple[int, str]
 
 
 def passages(examples: Iterable[Example], target: Target, longest: int) -> list[str]:
-    """Answers that may serve as passages: ended by the target itself, not too hot, of some length."""
+    """Answers that may serve as passages: prose ended by the target itself, not too hot, of some length."""
     found = []
     for example in examples:
         answer = example.token_ids[example.answer :]
         ended = len(answer) and int(answer[-1]) in target.tokenizer.stop_ids
-        if ended and longest // 3 <= len(answer) <= longest and example.temperature < 1:
+        prose = CATEGORIES[example.category] not in NO_PROSE
+        if prose and ended and longest // 3 <= len(answer) <= longest and example.temperature < 1:
             found.append(target.text(answer[:-1]).strip())
     return found
 
