@@ -557,7 +557,7 @@
     define(settings.definitions);
     const view = new View({ ...settings, server, hint: settings.alone ? HINT_WITHOUT_MODEL : HINT });
     element.replaceChildren(view.element);
-    watch("value", () => store.receive(props.value));
+    watch("value", () => store.receive(props.value, server.missed));
     if (settings.preloaded && !store.run.lines.length) view.open(server.preloaded());
     Playground.view = view;
   };
@@ -571,7 +571,8 @@
   };
 
   /** The run's event is over, by whatever way. */
-  Playground.settle = () => {
+  Playground.settle = async () => {
+    while (store.asked) await store.asked;
     if (store.live && !store.run.finished && !store.run.error) store.run.error = "The connection to the playground's server was lost during the run; press Run again.";
     store.settle();
   };

@@ -108,6 +108,8 @@
     playing = false;
     speed = 1;
     isolated = null;
+    /** A promise while the server is asked for what this browser did not see. */
+    asked = null;
     #seen = -1;
     #slots = [];
     #frame = 0;
@@ -126,27 +128,47 @@
       this.run = new Run(id);
       this.#seen = -1;
       this.#slots = [];
+      this.asked = null;
       this.live = true;
       this.time = Infinity;
       this.tell("run");
       this.tell("state");
     }
 
-    /** Take in the component's value: the slots of the ring that were not seen yet, in their order. */
-    receive(slots) {
+    /** Take in the component's value: the slots of the ring that were not seen yet, in their order. `missed` asks the server
+     * for those that this browser was too busy, or too far in the background, to see. */
+    receive(slots, missed) {
       const before = this.#slots;
       this.#slots = [...(slots ?? [])];
-      const fresh = this.#slots
-        .filter((slot, place) => slot && slot !== before[place])
-        .map((slot) => JSON.parse(slot))
-        .filter((slot) => slot.run === this.run.id && slot.seq > this.#seen)
-        .sort((a, b) => a.seq - b.seq);
+      const fresh = this.#slots.filter((slot, place) => slot && slot !== before[place]);
+      this.#take(fresh, missed);
+    }
+
+    #take(slots, missed) {
+      if (this.asked) return;
+      const read = slots.map((slot) => JSON.parse(slot)).filter((slot) => slot.run === this.run.id && slot.seq > this.#seen);
+      const fresh = [...new Map(read.map((slot) => [slot.seq, slot])).values()].sort((a, b) => a.seq - b.seq);
       if (!fresh.length) return;
-      if (fresh[0].seq !== this.#seen + 1) this.run.error = "This browser fell behind and lost part of the run; run it again.";
+      if (fresh[0].seq !== this.#seen + 1) {
+        this.asked = this.#ask(missed);
+        return;
+      }
       this.#seen = fresh.at(-1).seq;
       for (const slot of fresh) for (const item of slot.items) this.run.add(item);
       this.tell("items");
       if (this.run.finished || this.run.error) this.settle();
+    }
+
+    async #ask(missed) {
+      const { run } = this;
+      const answer = await missed({ run: run.id, seq: this.#seen + 1 }).catch(() => ({ error: "This browser fell behind and lost part of the run; run it again." }));
+      if (this.run !== run) return;
+      this.asked = null;
+      if (answer.error) {
+        run.error = answer.error;
+        this.tell("items");
+        this.settle();
+      } else this.#take([...answer.slots, ...this.#slots.filter(Boolean)], missed);
     }
 
     /** The server has no more to say of this run. */

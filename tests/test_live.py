@@ -12,7 +12,7 @@ import pytest
 from app import metrics
 from app.errors import RequestError
 from app.trace import Event, loads
-from app.ui.live import SLOTS, Line, Updates, stream
+from app.ui.live import SLOTS, Line, Recent, Updates, stream
 from tests.traces import trace as both_arms
 
 
@@ -47,7 +47,7 @@ def seen(values: Iterator[list[str]]) -> list[list[dict[str, Any]]]:
 
 
 def run(source: Any, interval: float = 0.0, stop: threading.Event | None = None) -> list[list[dict[str, Any]]]:
-    return seen(stream("r", source, Line(), stop or threading.Event(), interval))
+    return seen(stream(Updates("r"), source, Line(), stop or threading.Event(), interval))
 
 
 def test_every_event_arrives_once_and_in_order() -> None:
@@ -72,9 +72,28 @@ def test_an_update_rewrites_one_slot_whatever_the_length() -> None:
         before = now
 
 
+def test_a_browser_that_missed_updates_is_given_them_again() -> None:
+    recent = Recent(size=2)
+    updates = recent.begin("r")
+    made = [value for count in range(3 * SLOTS) for value in updates.value([{"n": count}])]
+    assert [json.loads(slot)["items"][0]["n"] for slot in recent.since("r", 2)] == list(range(2, 3 * SLOTS))
+    assert set(recent.since("r", 0)) == set(made) - {""}
+    assert recent.since("r", 3 * SLOTS) == []
+
+
+def test_only_the_last_runs_are_kept_and_nonsense_is_refused() -> None:
+    recent = Recent(size=2)
+    for run_id in ("a", "b", "c"):
+        recent.begin(run_id).value([])
+    assert len(recent.since("c", 0)) == len(recent.since("b", -5)) == 1
+    for run_id, seq in (("a", 0), ("nobody", 0), (None, 0), (["c"], 0), ("c", "0"), ("c", None)):
+        with pytest.raises(RequestError, match="run it again"):
+            recent.since(run_id, seq)
+
+
 def test_stop_ends_the_trace_in_good_order() -> None:
     source, stop = Recorded(both_arms()), threading.Event()
-    values = stream("r", source, Line(), stop, 0.0)
+    values = stream(Updates("r"), source, Line(), stop, 0.0)
     collected = [next(values), next(values), next(values)]
     stop.set()
     collected += list(values)
@@ -87,7 +106,7 @@ def test_stop_ends_the_trace_in_good_order() -> None:
 
 def test_closing_the_stream_closes_the_run_and_leaves_the_line() -> None:
     source, line = Recorded(both_arms()), Line()
-    values = stream("r", source, line, threading.Event(), 0.0)
+    values = stream(Updates("r"), source, line, threading.Event(), 0.0)
     next(values)
     values.close()  # type: ignore[attr-defined]
     assert source.closed
@@ -108,9 +127,9 @@ def test_fault_inside_shows_no_stack_trace(caplog: pytest.LogCaptureFixture) -> 
 
 def test_second_in_line_is_told_its_place_and_then_runs() -> None:
     line, first, second = Line(), Recorded(both_arms()), Recorded(both_arms())
-    running = stream("a", first, line, threading.Event(), 0.0)
+    running = stream(Updates("a"), first, line, threading.Event(), 0.0)
     next(running)
-    waiting = stream("b", second, line, threading.Event(), 0.0)
+    waiting = stream(Updates("b"), second, line, threading.Event(), 0.0)
     told = next(waiting)
     assert seen(iter([told])) == [[{"waiting": 1}]]
     assert second.given == 0
@@ -122,7 +141,7 @@ def test_second_in_line_is_told_its_place_and_then_runs() -> None:
 def test_stop_while_waiting_gives_up_the_place() -> None:
     line, second, stop = Line(), Recorded(both_arms()), threading.Event()
     with line.ticket():
-        waiting = stream("b", second, line, stop, 0.0)
+        waiting = stream(Updates("b"), second, line, stop, 0.0)
         first = next(waiting)
         stop.set()
         updates = seen(iter([first, *waiting]))

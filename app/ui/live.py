@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
 
-from app.errors import PlaygroundError
+from app.errors import PlaygroundError, RequestError
 from app.trace import Event, RunFinished
 from app.ui.render import Item, Renderer
 
@@ -18,7 +18,7 @@ MAX_UPDATES_A_SECOND = 6  # 15 at most; each costs the browser some 30 ms, on a 
 PAUSE = 0.025
 """Seconds between an update and the next round: the browser and the server's own threads take in the update meanwhile, and
 not during a pass, which would be timed slower than the engine is. Nothing of it is on an arm's clock."""
-SLOTS = 16
+SLOTS = 4
 _LOG = logging.getLogger(__name__)
 
 
@@ -63,28 +63,55 @@ class Line:
 class Updates:
     """What the component's value is over a run: a ring of JSON slots, of which each update rewrites one.
 
-    The browser takes in every slot it has not seen, so an update may be late or skipped, and the server never
-    compares or sends more than one slot, however long the text.
+    The browser takes in every slot it has not seen, so an update may be late, and the server never compares or sends
+    more than one slot, however long the text. A ring is short, since gradio's page writes all of it as JSON six times at
+    every update; who was away for longer asks for what it missed.
     """
 
     def __init__(self, run_id: str) -> None:
         self._run_id = run_id
-        self._count = 0
+        self._made: list[str] = []
         self._slots = [""] * SLOTS
 
     def value(self, items: Iterable[Item]) -> list[str]:
         """The value with these items in it."""
-        slot = {"run": self._run_id, "seq": self._count, "items": list(items)}
-        self._slots[self._count % SLOTS] = json.dumps(slot, separators=(",", ":"), allow_nan=False)
-        self._count += 1
+        slot = {"run": self._run_id, "seq": len(self._made), "items": list(items)}
+        made = json.dumps(slot, separators=(",", ":"), allow_nan=False)
+        self._slots[len(self._made) % SLOTS] = made
+        self._made.append(made)
         return self.same()
 
     def same(self) -> list[str]:
         return list(self._slots)
 
+    def since(self, seq: int) -> list[str]:
+        """The slots from number `seq` on."""
+        return self._made[max(0, seq) :]
+
+
+class Recent:
+    """The updates of the last runs, by id."""
+
+    def __init__(self, size: int = 16) -> None:
+        self._size, self._updates = size, dict[str, Updates]()
+
+    def begin(self, run_id: str) -> Updates:
+        """Those of a run that begins; the oldest are forgotten."""
+        while len(self._updates) >= self._size:
+            del self._updates[next(iter(self._updates))]
+        self._updates[run_id] = updates = Updates(run_id)
+        return updates
+
+    def since(self, run_id: object, seq: object) -> list[str]:
+        """What a browser asks for. Raises RequestError."""
+        updates = self._updates.get(run_id) if isinstance(run_id, str) else None
+        if updates is None or not isinstance(seq, int):
+            raise RequestError("The server no longer holds this run; run it again.")
+        return updates.since(seq)
+
 
 def stream(
-    run_id: str,
+    updates: Updates,
     start: Callable[[], Generator[Event, None, None]],
     line: Line,
     stop: threading.Event,
@@ -96,7 +123,6 @@ def stream(
     Closing this generator, or setting `stop`, closes the events within one of them. A fault ends the stream with
     an item {"error": sentence}.
     """
-    updates = Updates(run_id)
     with line.ticket() as ahead:
         told = 0
         while (before_me := ahead(0.0 if not told else 0.3)) and not stop.is_set():

@@ -22,7 +22,7 @@ from app.metrics import DEFINITIONS, Metrics
 from app.trace import Arms, Event, ModelCard, Request, Sampling, Trace
 from app.ui import about, assets, chooser, hardware, plots, tune
 from app.ui.export import export_html
-from app.ui.live import Line, stream
+from app.ui.live import Line, Recent, stream
 from app.ui.render import items
 
 DEFAULT_PROMPT = "Explain what a transformer language model is, in three sentences."
@@ -148,7 +148,7 @@ def _playground_tab(
             "Start it without --replay to run your own.</p>",
             apply_default_css=False,
         )
-        _token_view(replay, alone=True)
+        _token_view(replay, Recent(), alone=True)
         return None
     with gr.Row(elem_id="bench", equal_height=False):
         with gr.Column(scale=0, min_width=292, elem_id="knobs"):
@@ -156,7 +156,7 @@ def _playground_tab(
         with gr.Column(scale=1, min_width=320, elem_id="stage"):
             prompt, run, stop = _prompt_row(examples)
             run_id = gr.Textbox(visible=False)
-            view = _token_view(replay)
+            view = _token_view(replay, recent := Recent())
     stops: dict[str, threading.Event] = {}
 
     def run_prompt(prompt: str, *values: Any) -> Iterator[list[str]]:
@@ -164,7 +164,7 @@ def _playground_tab(
         stopped = stops[id_] = threading.Event()
         try:
             request = _request(prompt, *knob_values)
-            yield from stream(id_, lambda: session.run(request), line, stopped)
+            yield from stream(recent.begin(id_), lambda: session.run(request), line, stopped)
         finally:
             del stops[id_]
 
@@ -319,10 +319,10 @@ def _request(
     )
 
 
-def _token_view(replay: Trace | None, alone: bool = False) -> gr.HTML:
+def _token_view(replay: Trace | None, recent: Recent, alone: bool = False) -> gr.HTML:
     """The one custom component. Its value is `live.Updates`; traces it opens itself go by its server functions.
 
-    alone: there is no model to run.
+    recent: the runs whose updates a browser may ask for. alone: there is no model to run.
     """
 
     def open_trace(text: str) -> dict[str, Any]:
@@ -340,6 +340,12 @@ def _token_view(replay: Trace | None, alone: bool = False) -> gr.HTML:
     def preloaded(_: object = None) -> dict[str, Any]:
         # gradio hands every server function an argument, given or not
         return {"items": items(replay or [])}
+
+    def missed(asked: dict[str, Any]) -> dict[str, Any]:
+        try:
+            return {"slots": recent.since(asked.get("run"), asked.get("seq"))}
+        except PlaygroundError as error:
+            return {"error": str(error)}
 
     def page_of(text: str) -> dict[str, Any]:
         try:
@@ -362,7 +368,7 @@ def _token_view(replay: Trace | None, alone: bool = False) -> gr.HTML:
         js_on_load=f"""window.Playground.mount(
             element.querySelector('.pg-mount'), {assets.json_for_html(settings)}, props, watch, server)""",
         apply_default_css=False,
-        server_functions=[open_trace, recording, preloaded, page_of],
+        server_functions=[open_trace, recording, preloaded, missed, page_of],
         elem_id="token-view",
     )
 

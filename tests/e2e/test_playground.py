@@ -78,6 +78,31 @@ def test_full_run_shows_what_the_trace_says(open_page: Open, address: str) -> No
     assert saving.value.path().read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.parametrize("away_ms", [1500, 3600_000], ids=["for a while", "until the end"])
+def test_a_browser_that_was_away_asks_for_what_it_missed(open_page: Open, address: str, away_ms: int) -> None:
+    """A tab in the background may miss more updates than the component's value holds; nothing of the run is lost."""
+    page = open_page(address)
+    page.evaluate(
+        """(ms) => {
+            const { store } = window.Playground;
+            const receive = store.receive.bind(store);
+            const back = performance.now() + ms;
+            const ended = (slots) => slots.some((slot) => slot.includes("run_finished"));
+            store.receive = (slots, missed) => performance.now() > back || ended(slots) ? receive(slots, missed) : null;
+        }""",
+        away_ms,
+    )
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.post_data or ""))
+    start(page, 600)
+    events = finish(page)
+    assert any('"missed"' in each for each in asked)
+    target = metrics.summary(events)["arms"]["target"]
+    assert target["tokens"] == 600
+    expect(page.locator(".message")).to_have_text("The same 600 tokens, bit for bit.")
+    assert pane_text(page, "target") == target["text"]
+
+
 @pytest.mark.parametrize("kind", ["accepted", "corrected", "rejected", "bonus"])
 def test_token_card_has_the_numbers_of_the_trace(open_page: Open, address: str, kind: str) -> None:
     page = open_page(address)
