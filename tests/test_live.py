@@ -86,9 +86,10 @@ def test_only_the_last_runs_are_kept_and_nonsense_is_refused() -> None:
     for run_id in ("a", "b", "c"):
         recent.begin(run_id).value([])
     assert len(recent.since("c", 0)) == len(recent.since("b", -5)) == 1
-    for run_id, seq in (("a", 0), ("nobody", 0), (None, 0), (["c"], 0), ("c", "0"), ("c", None)):
+    nonsense: list[tuple[Any, Any]] = [("a", 0), ("nobody", 0), (None, 0), (["c"], 0), ("c", "0"), ("c", None)]
+    for asked, seq in nonsense:
         with pytest.raises(RequestError, match="run it again"):
-            recent.since(run_id, seq)
+            recent.since(asked, seq)
 
 
 def test_stop_ends_the_trace_in_good_order() -> None:
