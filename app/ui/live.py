@@ -18,7 +18,7 @@ MAX_UPDATES_A_SECOND = 6  # 15 at most; each costs the browser some 30 ms, on a 
 PAUSE = 0.025
 """Seconds between an update and the next round: the browser and the server's own threads take in the update meanwhile, and
 not during a pass, which would be timed slower than the engine is. Nothing of it is on an arm's clock."""
-SLOTS = 4
+SLOTS = 2
 _LOG = logging.getLogger(__name__)
 
 

@@ -120,6 +120,9 @@ def build_page(
 
             chooser.wire(page, session, line, pair, note, [header, told, drafter], shown, lambda: warm_up(session))
     page.queue(default_concurrency_limit=None)
+    # Gradio looks for work a thousand times a second, and for progress (of which there is none) a hundred times: 5% of a
+    # pass, on a processor that the engine has to itself otherwise. These are its own figures for Windows.
+    page._queue.sleep_when_free, page._queue.progress_update_sleep_when_free = 0.05, 0.1
     return page
 
 
