@@ -73,23 +73,27 @@ def test_an_update_rewrites_one_slot_whatever_the_length() -> None:
 
 
 def test_a_browser_that_missed_updates_is_given_them_again() -> None:
-    recent = Recent(size=2)
-    updates = recent.begin("r")
-    made = [value for count in range(3 * SLOTS) for value in updates.value([{"n": count}])]
+    recent = Recent()
+    with recent.run("r") as updates:
+        made = [value for count in range(3 * SLOTS) for value in updates.value([{"n": count}])]
     assert [json.loads(slot)["items"][0]["n"] for slot in recent.since("r", 2)] == list(range(2, 3 * SLOTS))
     assert set(recent.since("r", 0)) == set(made) - {""}
     assert recent.since("r", 3 * SLOTS) == []
 
 
-def test_only_the_last_runs_are_kept_and_nonsense_is_refused() -> None:
+def test_runs_under_way_and_the_last_ones_are_kept_and_nonsense_is_refused() -> None:
     recent = Recent(size=2)
-    for run_id in ("a", "b", "c"):
-        recent.begin(run_id).value([])
-    assert len(recent.since("c", 0)) == len(recent.since("b", -5)) == 1
-    nonsense: list[tuple[Any, Any]] = [("a", 0), ("nobody", 0), (None, 0), (["c"], 0), ("c", "0"), ("c", None)]
-    for asked, seq in nonsense:
-        with pytest.raises(RequestError, match="run it again"):
-            recent.since(asked, seq)
+    with recent.run("long") as updates:
+        updates.value([])
+        for run_id in ("a", "b", "c"):
+            with recent.run(run_id) as others:
+                others.value([])
+        assert len(recent.since("long", 0)) == len(recent.since("c", 0)) == len(recent.since("b", -5)) == 1
+        nonsense: list[tuple[Any, Any]] = [("a", 0), ("nobody", 0), (None, 0), (["c"], 0), ("c", "0"), ("c", None)]
+        for asked, seq in nonsense:
+            with pytest.raises(RequestError, match="run it again"):
+                recent.since(asked, seq)
+    assert len(recent.since("long", 0)) == 1
 
 
 def test_stop_ends_the_trace_in_good_order() -> None:

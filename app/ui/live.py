@@ -90,17 +90,22 @@ class Updates:
 
 
 class Recent:
-    """The updates of the last runs, by id."""
+    """The updates of the runs under way, and of the last ones that ended, by id."""
 
-    def __init__(self, size: int = 16) -> None:
-        self._size, self._updates = size, dict[str, Updates]()
+    def __init__(self, size: int = 8) -> None:
+        """size: runs kept after their end."""
+        self._size, self._updates, self._ended = size, dict[str, Updates](), deque[str]()
 
-    def begin(self, run_id: str) -> Updates:
-        """Those of a run that begins; the oldest are forgotten."""
-        while len(self._updates) >= self._size:
-            del self._updates[next(iter(self._updates))]
+    @contextmanager
+    def run(self, run_id: str) -> Iterator[Updates]:
+        """The updates of a run, kept at least as long as it lasts."""
         self._updates[run_id] = updates = Updates(run_id)
-        return updates
+        try:
+            yield updates
+        finally:
+            self._ended.append(run_id)
+            while len(self._ended) > self._size:
+                self._updates.pop(self._ended.popleft(), None)
 
     def since(self, run_id: object, seq: object) -> list[str]:
         """What a browser asks for. Raises RequestError."""

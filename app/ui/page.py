@@ -167,7 +167,8 @@ def _playground_tab(
         stopped = stops[id_] = threading.Event()
         try:
             request = _request(prompt, *knob_values)
-            yield from stream(recent.begin(id_), lambda: session.run(request), line, stopped)
+            with recent.run(id_) as updates:
+                yield from stream(updates, lambda: session.run(request), line, stopped)
         finally:
             del stops[id_]
 
