@@ -39,8 +39,8 @@ STARTED_SECONDS, FINISHED_SECONDS = 120, 600
 
 
 def page_cost(repeats: int, k: int, max_tokens: int) -> str:
-    """Medians of TPOT of both arms, with the page and without, and their ratios; of the time from the click on Run to the
-    first token on the page. Raises RequestError."""
+    """Medians of TPOT of both arms, with the page and without, and of their ratio, turn by turn; of the time from the click
+    on Run to the first token on the page. Raises RequestError."""
     try:
         from playwright.sync_api import sync_playwright
     except ImportError:
@@ -57,19 +57,28 @@ def page_cost(repeats: int, k: int, max_tokens: int) -> str:
         browser = playwright.chromium.launch(executable_path=browser_path, args=FLAGS)
         page = browser.new_page()
         for repeat in range(repeats + 1):
-            on_page, first_token = _on_page(page, address, k, max_tokens)
-            summaries = {"page": on_page, "alone": _alone(session, k, max_tokens)}
-            if repeat:  # the first of each warms it up
-                first_tokens.append(first_token)
-                for name, summary in summaries.items():
-                    for arm in ARMS:
-                        seen[name][arm].append(summary["arms"][arm]["tpot_s"])
+            turns = ("page", "alone") if repeat % 2 else ("alone", "page")
+            for name in turns:
+                if name == "page":
+                    summary, first_token = _on_page(page, address, k, max_tokens)
+                else:
+                    summary, first_token = _alone(session, k, max_tokens), None
+                if not repeat:  # the first of each warms it up
+                    continue
+                if first_token is not None:
+                    first_tokens.append(first_token)
+                for arm in ARMS:
+                    seen[name][arm].append(summary["arms"][arm]["tpot_s"])
         browser.close()
     lines = []
     for arm in ARMS:
-        page_ms, alone_ms = (1e3 * statistics.median(seen[name][arm]) for name in ("page", "alone"))
+        on_page, alone = seen["page"][arm], seen["alone"][arm]
+        # of each turn's two runs, since the machine's pace drifts over a measurement
+        ratios = [one / other for one, other in zip(on_page, alone, strict=True)]
+        page_ms, alone_ms = (1e3 * statistics.median(found) for found in (on_page, alone))
+        spread = f"{min(ratios):.2f} to {max(ratios):.2f}"
         lines.append(
-            f"{arm:12} {page_ms:.2f} ms with the page, {alone_ms:.2f} ms without: ratio {page_ms / alone_ms:.3f}"
+            f"{arm:12} {page_ms:.2f} ms with the page, {alone_ms:.2f} ms without: ratio {statistics.median(ratios):.3f} ({spread})"
         )
     lines.append(f"first token {statistics.median(first_tokens):.2f} s after the click on Run")
     return "\n".join([*lines, f"medians of {repeats} alternating runs, k = {k}, temperature 0"])
