@@ -28,7 +28,7 @@ BYTES = {"int8": (1 + 2 / int8.GROUP, 2), "bf16": (2, 2), "f16": (2, 4), "f32": 
 PREFILL = 256  # tokens scored at once while a prompt is read: bounds the activations' memory
 WIDTHS = (2, 3, 4, 5, 6, 8, 12, 16)
 """Rows a pass may be compiled for; a window between two of them runs on the wider."""
-FEW_WIDTHS = (2, 4, 8, 16)
+FEW_WIDTHS = (2, 3, 4, 8, 16)
 """The same for a sequence whose windows are many: each program costs a second and a copy of the weights."""
 COPY = 512_000_000
 """Bytes of weights up to which they are copied for a program of a fixed width. Rows of another number than the pass
