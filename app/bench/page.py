@@ -27,9 +27,13 @@ FLAGS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-backgroun
 RUN = """() => {
     const clicked = performance.now();
     new MutationObserver((_, watching) => {
-        if (document.querySelector('.pane-target .tok')) {
+        const token = document.querySelector('.pane-target .tok');
+        if (token) {
             watching.disconnect();
-            requestAnimationFrame(() => { window.firstTokenSeconds = (performance.now() - clicked) / 1000; });
+            new IntersectionObserver((_, painted) => {
+                painted.disconnect();
+                window.firstTokenSeconds = (performance.now() - clicked) / 1000;
+            }).observe(token);
         }
     }).observe(document.body, {subtree: true, childList: true});
     document.querySelector('#run').click();

@@ -103,6 +103,28 @@ def test_a_browser_that_was_away_asks_for_what_it_missed(open_page: Open, addres
     assert pane_text(page, "target") == target["text"]
 
 
+def test_nothing_is_animated_faster_than_the_text_while_a_run_is_live(open_page: Open, slow_address: str) -> None:
+    """Frames cost the engine time where it shares the processor; before and after a run they are as ever."""
+    page = open_page(slow_address)
+    count = """(ms) => new Promise((done) => {
+        let frames = 0;
+        const again = () => { frames += 1; requestAnimationFrame(again); };
+        const id = requestAnimationFrame(() => (frames += 1000));
+        cancelAnimationFrame(id);
+        requestAnimationFrame(again);
+        setTimeout(() => done(frames), ms);
+    })"""
+    at_rest = page.evaluate(count, 600)
+    start(page, 2000)
+    expect(page.locator(".pane-target .tok").first).to_be_visible()
+    live = page.evaluate(count, 1500)
+    page.locator("#stop").click()
+    finish(page)
+    assert 0 < live <= 2 * (1500 // 160) + 2  # two counters: that of before the run goes on
+    assert live / 1500 < at_rest / 600
+    assert at_rest < 1000
+
+
 @pytest.mark.parametrize("kind", ["accepted", "corrected", "rejected", "bonus"])
 def test_token_card_has_the_numbers_of_the_trace(open_page: Open, address: str, kind: str) -> None:
     page = open_page(address)
