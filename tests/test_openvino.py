@@ -129,20 +129,6 @@ def test_logits_are_bit_identical_in_the_programs_of_all_windows(load_embedded: 
         sequence.close()
 
 
-def test_a_gap_wider_than_every_window_is_read_in_windows(embedded: Pair) -> None:
-    """By the programs that read single rows too, and so to the same bits; what a draft missed may be any number."""
-    prompt, ids = CASES[0]["prompt_ids"], (CASES[1]["prompt_ids"] * 2)[:41]
-    alone = embedded.target.new_sequence((1,))
-    alone.forward(prompt, 1)
-    rows = np.concatenate([alone.forward([token], 1).copy() for token in ids])
-    alone.close()
-    for gap in (17, 32, 41):
-        sequence = embedded.target.new_sequence((2, 16))
-        sequence.forward(prompt, 1)
-        assert np.array_equal(sequence.forward(ids[:gap], 1), rows[gap - 1 : gap]), gap
-        sequence.close()
-
-
 def test_a_short_prompt_is_read_by_the_same_program_whatever_the_window(embedded: Pair) -> None:
     ids = CASES[0]["prompt_ids"][:4]
     rows = []

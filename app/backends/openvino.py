@@ -144,14 +144,11 @@ class OpenVinoSequence:
         count = len(token_ids)
         assert 1 <= num_logits <= count, (num_logits, count)
         assert self.length + count <= self._model.n_positions, (self.length, count, self._model.n_positions)
-        # A prompt, however short, is read by the same program whatever windows follow. What a draft missed while the target
-        # went alone is read in the widest window: the other program would build kernels for every length it meets.
-        widths = self.widths if self.length else []
-        part = widths[-1] if widths else PREFILL
-        while count - num_logits >= part:
-            self._score(token_ids[:part], 1, part if widths else None)
-            token_ids, count = token_ids[part:], count - part
-        width = next((width for width in widths if width >= count), None)
+        # a prompt, however short, is read by the same program whatever windows follow
+        width = next((width for width in self.widths if width >= count), None) if self.length else None
+        while count - num_logits >= PREFILL:
+            self._score(token_ids[:PREFILL], 1, width)
+            token_ids, count = token_ids[PREFILL:], count - PREFILL
         return self._score(token_ids, num_logits, width)
 
     def _score(self, token_ids: Ids[int], num_logits: int, width: int | None) -> Logits:
