@@ -60,31 +60,31 @@ def page_cost(repeats: int, k: int, max_tokens: int) -> str:
     with _served() as address, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=browser_path, args=FLAGS)
         page = browser.new_page()
-        for repeat in range(repeats + 1):
-            turns = ("page", "alone") if repeat % 2 else ("alone", "page")
-            for name in turns:
-                if name == "page":
-                    summary, first_token = _on_page(page, address, k, max_tokens)
-                else:
-                    summary, first_token = _alone(session, k, max_tokens), None
-                if not repeat:  # the first of each warms it up
-                    continue
-                if first_token is not None:
-                    first_tokens.append(first_token)
+
+        def on_page() -> dict[str, Any]:
+            summary, first_token = _on_page(page, address, k, max_tokens)
+            first_tokens.append(first_token)
+            return summary
+
+        runs = [("page", on_page), ("alone", lambda: _alone(session, k, max_tokens))]
+        for _ in range(repeats + 1):
+            for name, run in runs:
+                arms = run()["arms"]
                 for arm in ARMS:
-                    seen[name][arm].append(summary["arms"][arm]["tpot_s"])
+                    seen[name][arm].append(arms[arm]["tpot_s"])
+            runs.reverse()  # whoever goes first may find another machine
         browser.close()
     lines = []
     for arm in ARMS:
-        on_page, alone = seen["page"][arm], seen["alone"][arm]
+        with_page, alone = (seen[name][arm][1:] for name in ("page", "alone"))  # the first of each warms it up
         # of each turn's two runs, since the machine's pace drifts over a measurement
-        ratios = [one / other for one, other in zip(on_page, alone, strict=True)]
-        page_ms, alone_ms = (1e3 * statistics.median(found) for found in (on_page, alone))
+        ratios = [one / other for one, other in zip(with_page, alone, strict=True)]
+        page_ms, alone_ms = (1e3 * statistics.median(found) for found in (with_page, alone))
         spread = f"{min(ratios):.2f} to {max(ratios):.2f}"
         lines.append(
             f"{arm:12} {page_ms:.2f} ms with the page, {alone_ms:.2f} ms without: ratio {statistics.median(ratios):.3f} ({spread})"
         )
-    lines.append(f"first token {statistics.median(first_tokens):.2f} s after the click on Run")
+    lines.append(f"first token {statistics.median(first_tokens[1:]):.2f} s after the click on Run")
     return "\n".join([*lines, f"medians of {repeats} alternating runs, k = {k}, temperature 0"])
 
 

@@ -120,8 +120,8 @@ def build_page(
 
             chooser.wire(page, session, line, pair, note, [header, told, drafter], shown, lambda: warm_up(session))
     page.queue(default_concurrency_limit=None)
-    # Gradio looks for work a thousand times a second, and for progress (of which there is none) a hundred times: 5% of a
-    # pass, on a processor that the engine has to itself otherwise. These are its own figures for Windows.
+    # Gradio looks for work a thousand times a second, and for progress (of which there is none) a hundred times, on a
+    # processor that the engine has to itself otherwise. These are its own figures for Windows.
     page._queue.sleep_when_free, page._queue.progress_update_sleep_when_free = 0.05, 0.1
     return page
 
@@ -159,7 +159,8 @@ def _playground_tab(
         with gr.Column(scale=1, min_width=320, elem_id="stage"):
             prompt, run, stop = _prompt_row(examples)
             run_id = gr.Textbox(visible=False)
-            view = _token_view(replay, recent := Recent())
+            recent = Recent()
+            view = _token_view(replay, recent)
     stops: dict[str, threading.Event] = {}
 
     def run_prompt(prompt: str, *values: Any) -> Iterator[list[str]]:
