@@ -19,6 +19,11 @@ from tests.pages import served, toy_session
 
 FRAME_MS = 1000 / MAX_UPDATES_A_SECOND
 LONG_ANSWER = (Path(__file__).parent / "long_answer.js").read_text(encoding="utf-8")
+STATES = """() => {
+    const { store } = window.Playground;
+    window.states = [];
+    store.on("time state", () => window.states.push({ live: store.live, playing: store.playing, time: store.time }));
+}"""
 FINISHED = "() => { const s = window.Playground.store; return !s.live && (s.run.finished || s.run.error) }"
 
 
@@ -349,9 +354,12 @@ def test_recorded_runs_are_offered_and_replay(open_page: Open, replay_address: s
 def test_arms_that_ran_one_after_the_other_are_replayed_together(open_page: Open) -> None:
     with served(toy_session(agreement="good", max_sequences=1, delay=0.004)) as address:
         page = open_page(address)
+        # noted as they come: the replay is over sooner than a busy browser looks again
+        page.evaluate(STATES)
         start(page, 24)
-        page.wait_for_function("!window.Playground.store.live && window.Playground.store.playing")
-        page.wait_for_function("window.Playground.store.time === Infinity")
+        page.wait_for_function("window.states.at(-1)?.time === Infinity && window.states.some((state) => state.playing)")
+        states = page.evaluate("window.states.filter((state) => state.playing)")
+        assert states[0] == {"live": False, "playing": True, "time": 0}
 
 
 def test_model_text_is_never_markup(open_page: Open, hostile_address: str, downloads: Path) -> None:
