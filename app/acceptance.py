@@ -431,7 +431,10 @@ def _count_arguments(rule: Any) -> int:
 
 
 class _Custom(Acceptor):
-    """The guard around a user's rule (`declared`): whatever goes wrong inside is a sentence naming it and the fault."""
+    """The guard around a user's rule (`declared`): whatever goes wrong inside is a sentence naming it and the fault.
+
+    It is given copies of the draft's rows, to do with as it likes: the drafter uses their memory again.
+    """
 
     def __init__(self, spec: str, declared: Any, rule: Rule) -> None:
         self.name = spec
@@ -444,7 +447,7 @@ class _Custom(Acceptor):
     def propose(self, draft_probs: Probs, noise: RoundNoise, offset: int) -> int:
         if not hasattr(self.declared, "propose"):
             return super().propose(draft_probs, noise, offset)
-        token = self._guarded(lambda: operator.index(self.declared.propose(draft_probs, noise, offset)))
+        token = self._guarded(lambda: operator.index(self.declared.propose(draft_probs.copy(), noise, offset)))
         if not 0 <= token < draft_probs.size:
             raise self._fault(f"proposed token {token} of a vocabulary of {draft_probs.size}")
         return token
@@ -455,7 +458,7 @@ class _Custom(Acceptor):
         _check_shapes(draft_ids, draft_probs, target_probs)
         g, size = len(draft_ids), target_probs.shape[1]
         rows = target_probs.all() if isinstance(target_probs, WarpedRows) else target_probs
-        verdict = self._guarded(lambda: self._rule(draft_ids, draft_probs, rows, noise))
+        verdict = self._guarded(lambda: self._rule(draft_ids, draft_probs.copy(), rows, noise))
         if not isinstance(verdict, Verdict):
             raise self._fault(f"returned {type(verdict).__name__}, not a Verdict")
         kept, final = self._guarded(lambda: (operator.index(verdict.num_accepted), operator.index(verdict.final_id)))

@@ -68,7 +68,7 @@ def decode(
         if drafter is not None and index == 0:
             draft_seconds = drafter.prefill(context)
         elif drafter is not None and window > 1:
-            proposal = drafter.propose(context, window - 1, acceptor.propose, round_noise)
+            proposal = drafter.propose(context, window - 1, acceptor.propose, round_noise, windows.more)
             draft_seconds = proposal.seconds
 
         verify_begin = clock()

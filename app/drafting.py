@@ -22,13 +22,15 @@ from app.theory import expected_kept
 from app.trace import DraftSource, Sampling
 
 Propose = Callable[[NDArray[np.float32], RoundNoise, int], int]
+More = Callable[[NDArray[np.float32]], bool]
+"""Whether to draft another token after one that was picked from these logits [n]."""
 
 
 @dataclass(frozen=True, slots=True)
 class Proposal:
     """Drafted tokens [g], the warped distributions they were picked from, float32 [g, V], and the logits behind those,
     float32 [g, n] of the ids kept_ids [n] (None: of all); the seconds of the drafter's own passes, and what made them
-    (None: there are none)."""
+    (None: there are none). The arrays are the caller's until the drafter's next proposal."""
 
     ids: tuple[int, ...]
     probs: NDArray[np.float32]
@@ -38,6 +40,11 @@ class Proposal:
     kept_ids: NDArray[np.int64] | None = None
 
 
+def always(logits: NDArray[np.float32]) -> bool:
+    """Draft as many as were asked for."""
+    return True
+
+
 class Drafter(Protocol):
     """Proposes tokens that may follow a context."""
 
@@ -45,10 +52,11 @@ class Drafter(Protocol):
         """Read the prompt; returns the seconds it took."""
         ...
 
-    def propose(self, context: Ids[int], count: int, pick: Propose, noise: RoundNoise) -> Proposal:
+    def propose(self, context: Ids[int], count: int, pick: Propose, noise: RoundNoise, more: More = always) -> Proposal:
         """At most `count` tokens to follow `context`, each picked by `pick(probs, noise, offset)`.
 
-        Fewer where going on is pointless: after a stop token nothing follows.
+        Fewer where going on is pointless: after a stop token nothing follows, and a model is not run again where `more`,
+        asked after each of its tokens, says no. That answer may depend on the token, so a token once drafted is judged.
         """
         ...
 
@@ -69,8 +77,10 @@ class ModelDrafter:
         kept_ids: NDArray[np.int64] | None = None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
-        """kept_ids: the only ids the model can produce, which spares the warp the others (None: all)."""
+        """kept_ids: the only ids the model scores (None: all)."""
         self._sequence, self._name, self._vocab_size, self._kept_ids = sequence, name, vocab_size, kept_ids
+        # rows of all rounds, handed out anew in each: new memory is cleared page by page, and that takes as long as a warp
+        self._probs = np.zeros((0, vocab_size), np.float32)
         self._sampling, self._stop_ids, self._clock = sampling, stop_ids, clock
 
     def prefill(self, context: Ids[int]) -> float:
@@ -78,31 +88,32 @@ class ModelDrafter:
         self._sequence.forward(self._readable(context), 1)
         return self._clock() - begin
 
-    def propose(self, context: Ids[int], count: int, pick: Propose, noise: RoundNoise) -> Proposal:
+    def propose(self, context: Ids[int], count: int, pick: Propose, noise: RoundNoise, more: More = always) -> Proposal:
         sequence, clock = self._sequence, self._clock
         sequence.rollback(min(sequence.length, len(context) - 1))
         feed = self._readable(context[sequence.length :])
         ids: list[int] = []
-        probs = np.zeros((count, self._vocab_size), np.float32)
-        kept_ids = self._kept_ids
-        known_logits = np.empty((count, self._vocab_size if kept_ids is None else kept_ids.size), np.float32)
+        if len(self._probs) < count:
+            self._probs = np.zeros((count, self._vocab_size), np.float32)
+        probs = self._probs
+        kept = slice(None) if self._kept_ids is None else self._kept_ids
+        all_logits: list[NDArray[np.float32]] = []
         seconds = 0.0
         for offset in range(count):
             begin = clock()
             logits = sequence.forward(feed, 1)
             seconds += clock() - begin
-            known_logits[offset] = logits[0] if kept_ids is None else logits[0, kept_ids]
+            all_logits.append(logits[0].copy())
             try:
-                row = warp(known_logits[offset : offset + 1], self._sampling)[0]
+                probs[offset, kept] = warp(logits, self._sampling)[0]
             except NonFiniteLogits:
                 raise not_finite(self._name, len(context) + offset) from None
-            probs[offset, slice(None) if kept_ids is None else kept_ids] = row
             token = pick(probs[offset], noise, offset)
             ids.append(token)
-            if token in self._stop_ids:
+            if not more(logits[0]) or token in self._stop_ids:
                 break
             feed = [token]
-        return Proposal(tuple(ids), probs[: len(ids)], known_logits[: len(ids)], seconds, "draft", kept_ids)
+        return Proposal(tuple(ids), probs[: len(ids)], np.stack(all_logits), seconds, "draft", self._kept_ids)
 
     def _readable(self, token_ids: Ids[int]) -> list[int]:
         """Ids the target alone has, its padding, are read as 0: any q is exact, and they are next to never said."""
@@ -134,7 +145,7 @@ class LookupDrafter:
         self._index(context)
         return self._clock() - begin
 
-    def propose(self, context: Ids[int], count: int, pick: Propose, noise: RoundNoise) -> Proposal:
+    def propose(self, context: Ids[int], count: int, pick: Propose, noise: RoundNoise, more: More = always) -> Proposal:
         begin = self._clock()
         ids, _ = self.look_up(context, count)
         return self.proposal(ids, self._clock() - begin)
@@ -190,7 +201,7 @@ class EitherDrafter:
     def prefill(self, context: Ids[int]) -> float:
         return self._draft.prefill(context) + self._lookup.prefill(context)
 
-    def propose(self, context: Ids[int], count: int, pick: Propose, noise: RoundNoise) -> Proposal:
+    def propose(self, context: Ids[int], count: int, pick: Propose, noise: RoundNoise, more: More = always) -> Proposal:
         for place, guess, record in self._pending:
             record.add(guess, context[place:])
         guess, agreed = self._lookup.look_up(context, count)
@@ -198,7 +209,7 @@ class EitherDrafter:
         self._pending = [(len(context), guess, looked_up)]
         if looked_up.expected(len(guess)) >= self._drafts.expected(count):
             return self._lookup.proposal(guess, 0.0)
-        proposal = self._draft.propose(context, count, pick, noise)
+        proposal = self._draft.propose(context, count, pick, noise, more)
         self._pending.append((len(context), proposal.ids, self._drafts))
         return proposal
 

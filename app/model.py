@@ -20,8 +20,8 @@ class Sequence(Protocol):
     def forward(self, token_ids: Ids[int], num_logits: int) -> Logits:
         """Append `token_ids` to the cache and score their last `num_logits` positions.
 
-        Returns float32 [num_logits, vocab_size]; row i predicts the token after
-        `token_ids[len(token_ids) - num_logits + i]`. Returned only when ready, so a clock around the call
+        Returns float32 [num_logits, vocab_size], or [num_logits, n] for a model of n `kept_ids`; row i predicts the token
+        after `token_ids[len(token_ids) - num_logits + i]`. Returned only when ready, so a clock around the call
         times the pass. The array is the caller's until the next `forward` of this sequence. A row must not
         depend on how many rows were scored with it (`Model.bit_identical`). Ids a model cannot produce have
         logit -inf. Asserts 1 <= num_logits <= len(token_ids) and length + len(token_ids) <= n_positions.
@@ -70,7 +70,7 @@ class Model(Protocol):
 
     @property
     def kept_ids(self) -> NDArray[np.int64] | None:
-        """The ids this model can produce, ascending; None: all."""
+        """The ids this model scores, ascending, where it scores not all of them: only a draft may."""
         ...
 
     @property

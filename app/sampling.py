@@ -220,6 +220,11 @@ def _at_least(values: Floats, n: int) -> Ids:
     return np.flatnonzero(values >= bound)
 
 
+def confidence(logits: NDArray[np.float32]) -> float:
+    """The probability of a model's likeliest token in its plain softmax. logits: one row [V], its maximum finite."""
+    return 1 / float(np.exp(logits - logits.max()).sum())
+
+
 # --- alternatives, for the page ---
 
 

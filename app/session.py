@@ -35,7 +35,7 @@ from app.trace import (
     mentioned_ids,
     piece_text,
 )
-from app.windows import CYCLES, PROBED, Adaptive, Costs, Cycle, Windows
+from app.windows import ALONE, CYCLES, PROBED, Adaptive, Costs, Cycle, Windows
 
 MIN_K, MAX_K = 2, 16
 MAX_TOKENS = 4096
@@ -267,6 +267,7 @@ class Session:
         kind = (acceptor.name, warp.temperature > 0, warp.top_p < 1, warp.top_k > 0)
         if kind not in self._measured:
             ks = [k for k in PROBED if k == 1 or k in self.auto_windows]
+            ks = [1] * (ALONE - 1) + ks
             count = CYCLES * len(ks)
             longer = dataclasses.replace(request, drafter="draft", max_tokens=CYCLES * sum(ks) + 1)
             with closing(self._arm("speculative", longer, prompt_ids, acceptor, Cycle(ks), frozenset())) as rounds:

@@ -121,8 +121,8 @@ class Round:
     final is None where an accepted stop token ended the arm. Seconds are compute time of this arm alone:
     draft passes, the target's pass, and everything else the loop did (host). total_variation: the analytic
     distance between the emitted tokens' distribution and the target's, the worst of this round; None where
-    it was not computed. finish_reason is set on an arm's last round. k: the window chosen for the round (the draft
-    may stop short of it at a stop token); None in traces of before it was recorded.
+    it was not computed. finish_reason is set on an arm's last round. k: the widest window the round was to have (the
+    draft ends it at a stop token, and with k = auto where another draft would not pay); None in traces of before it was recorded.
     """
 
     index: int

@@ -1,4 +1,5 @@
-"""How wide the next window is: fixed, or chosen online from the acceptance seen so far and what windows cost.
+"""How wide a round's window is: fixed, or chosen online from the acceptance seen so far, the draft's confidence, and what
+windows cost.
 
 The choice maximises tokens a second under the papers' model (Leviathan et al. 2023, Theorem 3.8, with the measured
 cost of every width in the place of v + (k - 1) c). It is a function of the text so far and of costs that were measured
@@ -11,10 +12,17 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
+from app.sampling import confidence
 from app.trace import Round
 
 PROBED = (1, 2, 3, 4, 6, 8, 12, 16)
 """Widths whose cost is measured; the others lie on straight lines between them."""
+ALONE = 3
+"""Rounds of the target alone in a row, where costs are measured: a processor's cache serves a pass better after one of
+its own kind, and the target alone is followed by itself."""
 CYCLES = 6
 
 
@@ -23,6 +31,10 @@ class Windows(Protocol):
 
     def next(self) -> int:
         """The coming round's window; 1 is the target alone."""
+        ...
+
+    def more(self, logits: NDArray[np.float32]) -> bool:
+        """Whether to draft on after a token picked from these logits [n]; asked after each, the last one too."""
         ...
 
     def judged(self, kept: int, refused: bool) -> None:
@@ -39,6 +51,9 @@ class Fixed:
     def next(self) -> int:
         return self.k
 
+    def more(self, logits: NDArray[np.float32]) -> bool:
+        return True
+
     def judged(self, kept: int, refused: bool) -> None:
         pass
 
@@ -52,6 +67,9 @@ class Cycle:
     def next(self) -> int:
         self._turn += 1
         return self._ks[self._turn % len(self._ks)]
+
+    def more(self, logits: NDArray[np.float32]) -> bool:
+        return True
 
     def judged(self, kept: int, refused: bool) -> None:
         pass
@@ -70,7 +88,8 @@ class Costs:
     def measured(rounds: Iterable[Round]) -> Costs:
         """From rounds of several windows taken in turn; those cut short by a stop token are left out.
 
-        The fastest round of each, since a busy machine only ever adds; a wider window never counts as cheaper.
+        The lower quartile of each, since a busy machine only ever adds and the fastest is luck; a wider window never
+        counts as cheaper.
         """
         seconds: dict[int, list[float]] = {}
         for round_ in rounds:
@@ -78,10 +97,10 @@ class Costs:
                 seconds.setdefault(round_.k, []).append(round_.seconds)
         if 1 not in seconds:  # a context too short to measure in
             return Costs(((1, 1.0), (2, 1.2)))
-        one = min(seconds[1])
+        one = _lower_quartile(seconds[1])
         found, highest = [], 1.0
         for k in sorted(seconds):
-            highest = max(highest, min(seconds[k]) / one)
+            highest = max(highest, _lower_quartile(seconds[k]) / one)
             found.append((k, 1.0 if k == 1 else round(highest, 2)))
         return Costs(tuple(found))
 
@@ -97,20 +116,50 @@ class Costs:
         return below + (above - below) * (k - low) / (high - low)
 
 
-class Adaptive:
-    """The window of the most tokens a second for the acceptance seen so far; 1, with a probe now and then, where
-    drafting does not pay.
+def _lower_quartile(seconds: list[float]) -> float:
+    return sorted(seconds)[len(seconds) // 4]
 
-    Acceptance is counted apart for a round's first draft and for those after a kept one, with old rounds fading: text
-    that is easy for the draft comes in stretches. A probe is one draft: its price is small, and probes grow rarer the
-    longer they fail.
-    """
+
+class _Share:
+    """How often something was so, old cases fading, from a prior that weighs as much as `weight` of them."""
 
     FADING = 0.98
-    """Weight of a judgement after one more."""
+    """Weight of a case after one more."""
+
+    def __init__(self, prior: float, weight: float) -> None:
+        self._so, self._all = prior * weight, weight
+
+    def add(self, so: bool) -> None:
+        self._so = self.FADING * self._so + so
+        self._all = self.FADING * self._all + 1
+
+    @property
+    def value(self) -> float:
+        return self._so / self._all
+
+
+def _shares(priors: Iterable[float], weight: float) -> list[_Share]:
+    return [_Share(prior, weight) for prior in priors]
+
+
+class Adaptive:
+    """As many drafts as give the most tokens a second for the acceptance seen so far; none, with a probe now and then,
+    where drafting does not pay.
+
+    Whether to draft at all is asked before a round: acceptance is counted apart for a round's first draft and for those
+    after a kept one, and old rounds fade: text that is easy for the draft comes in stretches. Whether to draft on is
+    asked after each draft: how sure of it the draft model was says how likely it is kept, and so whether the next one
+    will be judged at all. A probe is one draft: its price is small, and probes grow rarer the longer they fail.
+    """
+
     PRIOR = (0.5, 0.7), 3.0
     """Acceptance before anything was seen, of a first draft and of those after a kept one; the judgements it is worth."""
-    HYSTERESIS = 1.01
+    BY_CONFIDENCE = (0.23, 0.39, 0.55, 0.71, 0.87), 5.0
+    """The same by fifths of the draft's confidence. That of a distilled draft is nearly its acceptance at T = 0; at T = 1
+    the unsure are kept more often and the sure less."""
+    BEYOND = 2
+    """How much wider than the best fixed window a round may become: a draft may be surer than it should be."""
+    HYSTERESIS = 1.02
     """How much better drafting must look than not drafting."""
     PROBES = 8, 64
     """Tokens between two probes, at first and at most."""
@@ -118,42 +167,54 @@ class Adaptive:
     def __init__(self, costs: Costs, ks: Sequence[int]) -> None:
         """ks: the windows that may be chosen, 2 or more each."""
         self._costs = {k: costs.of(k) for k in sorted(ks)}
-        chances, weight = self.PRIOR
-        self._kept = [chance * weight for chance in chances]
-        self._judged = [weight] * 2
+        self._steps = [costs.of(k + 1) - costs.of(k) for k in range(max(ks))]
+        self._kept = _shares(*self.PRIOR)
+        self._by_confidence = _shares(*self.BY_CONFIDENCE)
+        self._round: list[_Share] = []
+        """The shares that this round's drafts will count in."""
+        self._survival = 1.0
+        self._rate = 1.0
         self._alone = 0
         self._patience = self.PROBES[0]
         self._probing = False
 
     def next(self) -> int:
-        best, gain = self._best()
-        self._probing = False
-        if gain > self.HYSTERESIS:
+        self._round, self._survival, self._probing = [], 1.0, False
+        best, self._rate = self._best()
+        if self._rate > self.HYSTERESIS:
             self._alone, self._patience = 0, self.PROBES[0]
-            return best
+            return max(k for k in self._costs if k <= best + self.BEYOND)
         if self._alone >= self._patience:
             self._alone, self._probing = 0, True
             return min(self._costs)
         self._alone += 1
         return 1
 
+    def more(self, logits: NDArray[np.float32]) -> bool:
+        """Whether another draft gives more tokens for its time than rounds do."""
+        place = int(confidence(logits) * len(self._by_confidence))
+        self._round.append(self._by_confidence[min(place, len(self._by_confidence) - 1)])
+        self._survival *= self._round[-1].value
+        width = min(len(self._round) + 1, len(self._steps) - 1)
+        return self._survival * self._kept[1].value > self._rate * self._steps[width]
+
     def judged(self, kept: int, refused: bool) -> None:
         for place in range(kept + refused):
-            after = min(place, 1)
-            self._kept[after] = self.FADING * self._kept[after] + (place < kept)
-            self._judged[after] = self.FADING * self._judged[after] + 1
+            self._kept[min(place, 1)].add(place < kept)
+        for place, share in enumerate(self._round[: kept + refused]):
+            share.add(place < kept)
         if self._probing and not kept:
             self._patience = min(2 * self._patience, self.PROBES[1])
 
     def _best(self) -> tuple[int, float]:
-        """The window of the most tokens a second, and how many more than the target alone."""
-        first, later = (kept / judged for kept, judged in zip(self._kept, self._judged, strict=True))
-        found, survived, length, best = {}, first, 1.0, (1, 1.0)
+        """The fixed window of the most tokens a second, and how many times as many they are as the target's alone."""
+        first, later = (share.value for share in self._kept)
+        lengths, survived, length, best = {}, first, 1.0, (1, 1.0)
         for k in range(2, max(self._costs) + 1):
             length += survived
             survived *= later
-            found[k] = length
+            lengths[k] = length
         for k, cost in self._costs.items():
-            if found[k] / cost > best[1]:
-                best = (k, found[k] / cost)
+            if lengths[k] / cost > best[1]:
+                best = (k, lengths[k] / cost)
         return best

@@ -123,6 +123,32 @@ def test_an_id_only_the_target_has_is_read_as_another() -> None:
     assert len(model.propose([1, 12, 2, 9, 3], 2, pick, NOISE).ids) == 2
 
 
+def test_drafting_ends_where_no_more_is_wanted_and_every_draft_is_asked_about() -> None:
+    _, draft, _ = toy_pair(trimmed=(0, 3))
+    model = ModelDrafter(
+        draft.new_sequence(),
+        name="draft",
+        vocab_size=draft.vocab_size,
+        sampling=Sampling(),
+        stop_ids=frozenset(),
+        kept_ids=draft.kept_ids,
+    )
+    asked: list[Floats] = []
+
+    def twice(logits: Floats) -> bool:
+        asked.append(logits.copy())
+        return len(asked) < 2
+
+    model.prefill([1, 2])
+    proposal = model.propose([1, 2], 5, pick, NOISE, twice)
+    assert len(proposal.ids) == len(proposal.probs) == 2
+    np.testing.assert_array_equal(proposal.logits, asked)
+    np.testing.assert_array_equal(proposal.logits[1], draft.logits([1, 2, proposal.ids[0]])[draft.kept_ids])
+    assert not proposal.probs[:, [0, 3]].any()
+    again = model.propose([1, 2], 1, pick, NOISE, lambda logits: False)
+    assert again.ids == proposal.ids[:1], "no trace is left of the rows of the round before"
+
+
 @pytest.mark.parametrize("length", [0, 1])
 def test_a_prompt_too_short_to_hold_a_match(length: int) -> None:
     drafter = LookupDrafter(8, frozenset())

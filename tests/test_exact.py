@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -25,6 +25,7 @@ from app.decode import Limits, decode
 from app.drafting import Drafter, EitherDrafter, LookupDrafter, ModelDrafter
 from app.sampling import Purpose, warp
 from app.trace import Round, Sampling
+from app.windows import Adaptive, Costs, Windows
 
 LOSSLESS = [name for name, acceptor in ACCEPTORS.items() if acceptor.lossless]
 LOSSY = [name for name, acceptor in ACCEPTORS.items() if not acceptor.lossless]
@@ -38,6 +39,7 @@ SETTINGS = {
     "all": Sampling(1.3, top_p=0.8, top_k=3),
 }
 Joint = dict[tuple[int, ...], float]
+More = Callable[[tuple[int, ...]], bool]
 
 
 @dataclass(frozen=True)
@@ -109,11 +111,17 @@ class Coins:
 
 
 def windows(
-    acceptor: Acceptor, pair: Pair, sampling: Sampling, drafts: int
+    acceptor: Acceptor, pair: Pair, sampling: Sampling, drafts: int, more: More = lambda ids: True
 ) -> Iterator[tuple[tuple[int, ...], float, NDArray[np.float32], NDArray[np.float32]]]:
-    """Every window the draft can propose: its tokens, its probability, the draft's and the target's rows."""
-    for ids in itertools.product(range(pair.draft.vocab_size), repeat=drafts):
-        contexts = [pair.prompt + ids[:i] for i in range(drafts + 1)]
+    """Every window the draft can propose: its tokens, its probability, the draft's and the target's rows.
+
+    more: whether drafting goes on after these drafts; `drafts` are the most there are.
+    """
+    whole = itertools.product(range(pair.draft.vocab_size), repeat=drafts)
+    ends = (next((i for i in range(1, drafts) if not more(ids[:i])), drafts) for ids in whole)
+    whole = itertools.product(range(pair.draft.vocab_size), repeat=drafts)
+    for ids in dict.fromkeys(ids[:end] for ids, end in zip(whole, ends, strict=True)):
+        contexts = [pair.prompt + ids[:i] for i in range(len(ids) + 1)]
         draft_rows = np.stack([pair.draft_probs(context, sampling) for context in contexts[:-1]])
         chance = 1.0
         for row, token in zip(draft_rows, ids, strict=True):
@@ -145,11 +153,13 @@ def verdicts(
             yield chance, verdict
 
 
-def emitted_joint(acceptor: Acceptor, pair: Pair, sampling: Sampling, drafts: int) -> tuple[Joint, float]:
+def emitted_joint(
+    acceptor: Acceptor, pair: Pair, sampling: Sampling, drafts: int, more: More = lambda ids: True
+) -> tuple[Joint, float]:
     """The exact distribution of the next drafts + 1 tokens, one round and then the target alone; and E[kept]."""
     joint: Joint = defaultdict(float)
     expected = 0.0
-    for ids, chance, draft_rows, target_rows in windows(acceptor, pair, sampling, drafts):
+    for ids, chance, draft_rows, target_rows in windows(acceptor, pair, sampling, drafts, more):
         for likely, verdict in verdicts(acceptor, ids, draft_rows, target_rows):
             kept = verdict.num_accepted
             expected += chance * likely * kept
@@ -158,8 +168,8 @@ def emitted_joint(acceptor: Acceptor, pair: Pair, sampling: Sampling, drafts: in
                 begun = (*ids[:kept], int(token))
                 share = chance * likely * float(final[token]) / float(final.sum(dtype=np.float64))
                 rest = replace(pair, prompt=pair.prompt + begun)
-                for tokens, more in target_joint(rest, sampling, drafts - kept).items():
-                    joint[begun + tokens] += share * more
+                for tokens, then in target_joint(rest, sampling, drafts - kept).items():
+                    joint[begun + tokens] += share * then
     return joint, expected
 
 
@@ -175,6 +185,14 @@ def test_exact_enumeration_of_a_longer_window() -> None:
     for name in ("rejection", "block"):
         emitted, _ = emitted_joint(ACCEPTORS[name], PAIRS["bad"], SETTINGS["plain"], 3)
         assert total_variation(emitted, target_joint(PAIRS["bad"], SETTINGS["plain"], 4)) < 1e-6
+
+
+@pytest.mark.parametrize("name", ["rejection", "block"])
+@pytest.mark.parametrize("pair", PAIRS)
+def test_exact_enumeration_of_windows_that_end_by_what_was_drafted(pair: str, name: str) -> None:
+    for more in (lambda ids: ids[-1] % 2 == 0, lambda ids: len(ids) < 2 and ids[-1] == 3):
+        emitted, _ = emitted_joint(ACCEPTORS[name], PAIRS[pair], SETTINGS["plain"], 3, more)
+        assert total_variation(emitted, target_joint(PAIRS[pair], SETTINGS["plain"], 4)) < 1e-6
 
 
 @pytest.mark.parametrize("name", ["lenient", "upstream"])
@@ -259,7 +277,7 @@ def rounds(
     pair: Pair,
     acceptor: Acceptor,
     sampling: Sampling,
-    k: int,
+    k: int | Windows,
     *,
     max_tokens: int = 32,
     stop_ids: frozenset[int] = frozenset(),
@@ -270,7 +288,12 @@ def rounds(
     """One arm over the pair, its sequences closed again."""
     target, draft = pair.target.new_sequence(), pair.draft.new_sequence()
     model = ModelDrafter(
-        draft, name=pair.draft.name, vocab_size=pair.draft.vocab_size, sampling=sampling, stop_ids=stop_ids
+        draft,
+        name=pair.draft.name,
+        vocab_size=pair.draft.vocab_size,
+        sampling=sampling,
+        stop_ids=stop_ids,
+        kept_ids=pair.draft.kept_ids,
     )
     lookup = LookupDrafter(pair.target.vocab_size, stop_ids)
     drafters: dict[str, Drafter] = {"draft": model, "lookup": lookup, "draft+lookup": EitherDrafter(model, lookup)}
@@ -351,6 +374,20 @@ def test_exact_loop_with_stop_tokens_in_the_window(name: str) -> None:
     p_value, counts = sampled(name, "good, k = 5", frozenset({0, 2}))
     assert p_value > 1e-3
     assert {len(tokens) for tokens in counts} == {1, 2, 3}
+
+
+@pytest.mark.parametrize("name", LOSSLESS)
+@pytest.mark.parametrize("pair", ["good", "bad", "trimmed"])
+def test_exact_loop_with_windows_that_end_where_the_draft_is_unsure(pair: str, name: str) -> None:
+    counts: Counter[tuple[int, ...]] = Counter()
+    ends: Counter[int] = Counter()
+    for seed in range(RUNS):
+        sampling, windows = replace(SETTINGS["plain"], seed=seed), Adaptive(Costs(((1, 1.0), (16, 4.0))), range(2, 17))
+        arm = list(rounds(PAIRS[pair], ACCEPTORS[name], sampling, windows, max_tokens=6))
+        counts[first_tokens(iter(arm), LENGTH)] += 1
+        ends.update(len(one.drafted) for one in arm if one.drafted and one.finish_reason is None)
+    assert chi_square(counts, target_joint(PAIRS[pair], SETTINGS["plain"], LENGTH)) > 1e-3
+    assert sum(count > RUNS / 20 for count in ends.values()) > 2
 
 
 @pytest.mark.parametrize("name", LOSSY)

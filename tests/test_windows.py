@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from app import trace
 from app.acceptance import ACCEPTORS
@@ -26,42 +29,70 @@ def line(verify: float, draft: float) -> Costs:
     return Costs(tuple((k, round(1 + (verify + draft) * (k - 1), 2)) for k in PROBED))
 
 
-def spent(windows: Windows, kept: list[bool], costs: Costs) -> float:
-    """Target passes' worth of time to say a text, of which a draft would get the tokens in `kept` right."""
+Text = list[tuple[bool, float]]
+"""Of every token: whether a draft gets it right, and how likely that was."""
+
+
+def spent(windows: Windows, text: Text, costs: Costs, sure: Callable[[float], float] = lambda chance: chance) -> float:
+    """Target passes' worth of time to say a text. sure: the draft's confidence in a token it gets right with a chance."""
     said, time = 0, 0.0
-    while said < len(kept):
-        k = min(windows.next(), len(kept) - said)
-        right = next((i for i in range(k - 1) if not kept[said + i]), k - 1)
-        windows.judged(right, refused=right < k - 1)
-        time += costs.of(k)
+    while said < len(text):
+        drafted, wanted = 0, min(windows.next(), len(text) - said) - 1
+        while drafted < wanted:
+            drafted += 1
+            if not windows.more(logits(sure(text[said + drafted - 1][1]))):
+                break
+        right = next((i for i in range(drafted) if not text[said + i][0]), drafted)
+        windows.judged(right, refused=right < drafted)
+        time += costs.of(drafted + 1)
         said += right + 1
     return time
 
 
-def text(seed: int, length: int, easy: float, hard: float, change: float) -> list[bool]:
-    """A text in stretches that are easy or hard for the draft; `change`: the chance that a stretch ends at a token."""
+def logits(confidence: float) -> NDArray[np.float32]:
+    """Of a model as sure as that of its likeliest token."""
+    others = int(1 / confidence) + 1
+    return np.log([confidence, *[(1 - confidence + 1e-9) / others] * others]).astype(np.float32)
+
+
+def text(seed: int, length: int, easy: float, hard: float, change: float) -> Text:
+    """In stretches that are easy or hard for the draft; `change`: the chance that a stretch ends at a token."""
     found, in_easy = [], True
     for position in range(length):
         in_easy ^= Noise(seed).uniform(2 * position, 1) < change  # type: ignore[arg-type]
-        found.append(Noise(seed).uniform(2 * position + 1, 1) < (easy if in_easy else hard))  # type: ignore[arg-type]
+        chance = easy if in_easy else hard
+        found.append((Noise(seed).uniform(2 * position + 1, 1) < chance, chance))  # type: ignore[arg-type]
     return found
 
 
 @pytest.mark.parametrize("costs", [line(0.02, 0.06), line(0.02, 0.1), line(0.05, 0.15), line(0.2, 0.1)])
 @pytest.mark.parametrize("chances", [(0.3, 0.3, 0), (0.5, 0.5, 0), (0.7, 0.7, 0), (0.9, 0.9, 0), (0.95, 0.3, 0.02)])
-def test_never_5_percent_slower_than_the_best_fixed_window(costs: Costs, chances: tuple[float, float, float]) -> None:
+@pytest.mark.parametrize("sure", [lambda chance: chance, lambda chance: 0.7], ids=["knows", "never knows"])
+def test_never_5_percent_slower_than_the_best_fixed_window(
+    costs: Costs, chances: tuple[float, float, float], sure: Callable[[float], float]
+) -> None:
     texts = [text(seed, 120, *chances) for seed in range(160)]
     total = sum(map(len, texts))
-    fixed = min(sum(spent(Fixed(k), kept, costs) for kept in texts) for k in (1, *ALL))
-    auto = sum(spent(Adaptive(costs, ALL), kept, costs) for kept in texts)
+    fixed = min(sum(spent(Fixed(k), each, costs) for each in texts) for k in (1, *ALL))
+    auto = sum(spent(Adaptive(costs, ALL), each, costs, sure) for each in texts)
     assert auto <= 1.05 * fixed, (auto / total, fixed / total)
+
+
+def test_faster_than_any_fixed_window_where_the_draft_knows_what_it_knows() -> None:
+    costs = line(0.02, 0.1)
+    texts = [text(seed, 120, 0.95, 0.2, 0.4) for seed in range(160)]
+    fixed = min(sum(spent(Fixed(k), each, costs) for each in texts) for k in (1, *ALL))
+    assert sum(spent(Adaptive(costs, ALL), each, costs) for each in texts) < 0.95 * fixed
 
 
 @pytest.mark.parametrize("costs", [line(0.02, 0.06), line(0.02, 0.1), line(0.05, 0.15), line(0.2, 0.1)])
 @pytest.mark.parametrize("chance", [0.0, 0.03, 0.06])
-def test_never_3_percent_slower_than_the_target_alone_where_drafting_does_not_pay(costs: Costs, chance: float) -> None:
+@pytest.mark.parametrize("confidence", [0.1, 0.5, 0.9])
+def test_never_3_percent_slower_than_the_target_alone_where_drafting_does_not_pay(
+    costs: Costs, chance: float, confidence: float
+) -> None:
     texts = [text(seed, 120, chance, chance, 0) for seed in range(160)]
-    auto = sum(spent(Adaptive(costs, ALL), kept, costs) for kept in texts)
+    auto = sum(spent(Adaptive(costs, ALL), each, costs, lambda chance: confidence) for each in texts)
     assert auto <= 1.03 * sum(map(len, texts))
 
 

@@ -28,8 +28,9 @@ BYTES = {"int8": (1 + 2 / int8.GROUP, 2), "bf16": (2, 2), "f16": (2, 4), "f32": 
 PREFILL = 256  # tokens scored at once while a prompt is read: bounds the activations' memory
 WIDTHS = (2, 3, 4, 5, 6, 8, 12, 16)
 """Rows a pass may be compiled for; a window between two of them runs on the wider."""
-FEW_WIDTHS = (2, 3, 4, 8, 16)
-"""The same for a sequence whose windows are many: each program costs a second and a copy of the weights."""
+FEW_WIDTHS = (4, 8, 16)
+"""The same for a sequence whose windows are many, beside that of a single row. Each program costs a second and a copy of
+the weights, and a pass after one of another program takes up to a tenth longer: its weights have left the caches."""
 COPY = 512_000_000
 """Bytes of weights up to which they are copied for a program of a fixed width. Rows of another number than the pass
 before cost the plugin some 4 ms over 30 layers: more than half the pass of a small model, little of a large one's."""
@@ -86,33 +87,35 @@ class OpenVinoModel:
         self._fixed = self.memory() <= COPY and (free is None or free >= COPIES * self.memory())
         self._free: list[OpenVinoSequence] = []
         if not self._fixed:
-            self._warm_up(range(2, min(WIDTHS[-1], self.n_positions - 1) + 1), [])
+            self._warm_up(range(2, min(WIDTHS[-1], self.n_positions - 1) + 1), {})
         huge_pages.collapse()
 
     def memory(self) -> int:
         return int(self.num_parameters * BYTES[self.dtype][0])
 
     def new_sequence(self, windows: Ids[int] = ()) -> OpenVinoSequence:
-        widths = self._widths(windows) if self._fixed else []
-        for width in widths:
+        widths = self._widths(windows) if self._fixed else {}
+        for width in set(widths.values()):
             if width not in self.programs:
                 fixed = self._graph.clone()
                 fixed.reshape(_shapes(width, self.blocks))
                 self.programs[width] = self._core.compile_model(fixed, "CPU", self._options)
-                self._warm_up([width], [width])
+                self._warm_up([width], {width: width})
                 huge_pages.collapse()
         # infer requests and their KV memory are dear to make and free to reuse
         sequence = self._free.pop() if self._free else OpenVinoSequence(self)
         sequence.widths = widths
         return sequence
 
-    def _widths(self, windows: Ids[int]) -> list[int]:
-        """The rows of the programs that passes of these windows run on, ascending; a single row is scored as two."""
+    def _widths(self, windows: Ids[int]) -> dict[int, int]:
+        """By rows of a pass of at most these windows, those of the program it runs on; a single row is scored as two."""
         offered = WIDTHS if len(windows) <= len(FEW_WIDTHS) else FEW_WIDTHS
-        found = (next((width for width in offered if width >= window), None) for window in windows)
-        return sorted({width for width in found if width is not None and width < self.n_positions})
+        found = {next((width for width in offered if width >= window), 0) for window in windows if window > 1}
+        wider = sorted(width for width in found if 0 < width < self.n_positions)
+        widths = {rows: next(width for width in wider if width >= rows) for rows in range(1, max(wider, default=0) + 1)}
+        return widths | ({1: WIDTHS[0]} if 1 in windows and self.n_positions > WIDTHS[0] else {})
 
-    def _warm_up(self, counts: Ids[int], widths: list[int]) -> None:
+    def _warm_up(self, counts: Ids[int], widths: dict[int, int]) -> None:
         """Score as many rows once, by the programs of `widths`: the plugin builds its kernels when it first meets a shape,
         and the arm that happened to be first would pay for both."""
         sequence = OpenVinoSequence(self)
@@ -125,12 +128,12 @@ class OpenVinoModel:
 
 
 class OpenVinoSequence:
-    """One KV cache; see `app.model.Sequence`. widths: of the programs it may use, ascending."""
+    """One KV cache; see `app.model.Sequence`. widths: by rows of a pass, those of its program; None for any other."""
 
     def __init__(self, model: OpenVinoModel) -> None:
         self._model = model
         self.length = 0
-        self.widths: list[int] = []
+        self.widths: dict[int, int] = {}
         self._caches: dict[str, ov.Tensor] = {}
         for port in model.programs[None].inputs:
             name = port.get_any_name()
@@ -138,14 +141,13 @@ class OpenVinoSequence:
                 tail = [port.get_partial_shape()[axis].get_length() for axis in (1, 2, 3)]
                 self._caches[name] = ov.Tensor(port.get_element_type(), ov.Shape([model.blocks, *tail]))
         self._passes: dict[int | None, _Pass] = {}
-        self._out = np.full((0, model.vocab_size), -np.inf, np.float32)
 
     def forward(self, token_ids: Ids[int], num_logits: int) -> Logits:
         count = len(token_ids)
         assert 1 <= num_logits <= count, (num_logits, count)
         assert self.length + count <= self._model.n_positions, (self.length, count, self._model.n_positions)
         # a prompt, however short, is read by the same program whatever windows follow
-        width = next((width for width in self.widths if width >= count), None) if self.length else None
+        width = self.widths.get(count) if self.length else None
         while count - num_logits >= PREFILL:
             self._score(token_ids[:PREFILL], 1, width)
             token_ids, count = token_ids[PREFILL:], count - PREFILL
@@ -156,15 +158,7 @@ class OpenVinoSequence:
             self._passes[width] = _Pass(self._model.programs[width], self._caches, width, self._model.blocks)
         logits = self._passes[width].score(token_ids, self.length, num_logits)
         self.length += len(token_ids)
-        return logits if self._model.kept_ids is None else self._scattered(logits, self._model.kept_ids)
-
-    def _scattered(self, logits: Logits, kept_ids: NDArray[np.int64]) -> Logits:
-        """A trimmed output layer's logits over the whole vocabulary; -inf for ids it does not cover."""
-        if len(self._out) < len(logits):
-            self._out = np.full((len(logits), self._model.vocab_size), -np.inf, np.float32)
-        out = self._out[: len(logits)]
-        out[:, kept_ids] = logits
-        return out
+        return logits
 
     def rollback(self, length: int) -> None:
         assert 0 <= length <= self.length, (length, self.length)

@@ -182,11 +182,7 @@ class TorchSequence:
                 logits: Logits = answer.logits[0].float().cpu().numpy()  # waits for the device
         except FAULTS as error:
             raise _fault(f"A pass of {model.name} failed", error, ModelError) from error
-        if model.kept_ids is None:
-            return logits
-        out = np.full((len(logits), model.vocab_size), -np.inf, np.float32)
-        out[:, model.kept_ids] = logits
-        return out
+        return logits
 
     def rollback(self, length: int) -> None:
         assert 0 <= length <= self.length, (length, self.length)

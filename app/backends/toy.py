@@ -113,8 +113,7 @@ class ToyModel:
         self._agreement = agreement
         self._sharpness = sharpness
         self._trimmed = sorted(trimmed)
-        kept = np.setdiff1d(np.arange(self.known), self._trimmed)
-        self.kept_ids = kept if kept.size < vocab_size else None
+        self.kept_ids = np.setdiff1d(np.arange(self.known), self._trimmed) if self._trimmed else None
         self._bias = bias
         self._script = tuple(script)
         self._stop = min(stop_ids, default=None)
@@ -219,6 +218,8 @@ class ToySequence:
         )
         if model._window_noise:
             self._returned += model._window_noise * np.sin(np.arange(model.vocab_size, dtype=np.float32) * num_logits)
+        if model.kept_ids is not None:
+            self._returned = self._returned[:, model.kept_ids]
         return self._returned
 
     def rollback(self, length: int) -> None:

@@ -243,7 +243,7 @@ def _knobs(session: Session) -> list[Any]:
     auto = gr.Checkbox(
         False,
         label="Choose k while running",
-        info="From the acceptance so far and what windows cost here; it may stop drafting.",
+        info="Drafts on while the draft is sure enough for what a pass costs here; it may stop drafting.",
         visible=session.draft is not None,
         elem_id="auto-k",
     )

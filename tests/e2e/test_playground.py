@@ -357,7 +357,9 @@ def test_arms_that_ran_one_after_the_other_are_replayed_together(open_page: Open
         # noted as they come: the replay is over sooner than a busy browser looks again
         page.evaluate(STATES)
         start(page, 24)
-        page.wait_for_function("window.states.at(-1)?.time === Infinity && window.states.some((state) => state.playing)")
+        page.wait_for_function(
+            "window.states.at(-1)?.time === Infinity && window.states.some((state) => state.playing)"
+        )
         states = page.evaluate("window.states.filter((state) => state.playing)")
         assert states[0] == {"live": False, "playing": True, "time": 0}
 
