@@ -153,10 +153,8 @@ def _windows(text: str) -> tuple[int, ...]:
 
 
 def _k(text: str) -> int:
-    if text == "auto":
-        return trace.AUTO_K
     try:
-        return int(text)
+        return trace.named_k(text)
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is no window such as 4, nor auto") from None
 

@@ -205,6 +205,11 @@ def k_name(k: int) -> str:
     return "auto" if k == AUTO_K else str(k)
 
 
+def named_k(name: str) -> int:
+    """The window `k_name` gave this name. Raises ValueError."""
+    return AUTO_K if name == "auto" else int(name)
+
+
 def piece_text(piece: bytes) -> str:
     """A token's bytes as the string `TokenTexts` holds."""
     return piece.decode("utf-8", "surrogateescape")

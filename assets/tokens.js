@@ -2,6 +2,8 @@
 (() => {
   const { ARMS, NAMES, h, format, roundAt, store } = window.Playground;
 
+  const AUTO_K = 0; // of a request that leaves the window of each round to the loop
+
   /** What each kind is called; how it looks is the style sheet's business (colour and form). */
   const KINDS = ["accepted", "corrected", "bonus", "target", "rejected", "discarded"];
   const elements = new WeakMap();
@@ -194,11 +196,15 @@
     const window = round.drafted.length;
     const where = `${place}, place ${token.place + 1} of ${window + 1}.`;
     const proposed = round.source === "lookup" ? "It followed the same tokens earlier in the text, so it was proposed again," : "The draft proposed it";
-    const nothing = store.run.started?.request.drafter === "lookup" ? "the text held nothing to look up" : "the window no longer fitted";
+    const { drafter, k } = store.run.started?.request ?? {};
+    const nothing = drafter === "lookup" ? "the text held nothing to look up" : round.k === 1 && k === AUTO_K ? "drafting did not look worth its time" : "the window no longer fitted";
+    // with k = auto a window may end before its widest
+    const ended = k === AUTO_K && round.source === "draft" && token.place === window - 1 && window + 1 < round.k && !token.special;
+    const unsure = ended ? " The draft was not sure enough to go on: another pass of it was not worth its time." : "";
     return {
-      accepted: `${where} ${proposed} and the acceptor kept it.`,
-      rejected: `${where} ${proposed}; the first to be refused.`,
-      discarded: `${where} Drafted after the refused one, so it was never judged.`,
+      accepted: `${where} ${proposed} and the acceptor kept it.${unsure}`,
+      rejected: `${where} ${proposed}; the first to be refused.${unsure}`,
+      discarded: `${where} Drafted after the refused one, so it was never judged.${unsure}`,
       corrected: `${where} The target's replacement for the refused draft.`,
       bonus: `${where} All ${window} drafts were kept, so the target added this one free.`,
       target: window ? `${where} The target's own token.` : `${place}: ${nothing}, so the target went alone.`,

@@ -352,13 +352,24 @@ class TestPack:
     ) -> None:
         prompts = tmp_path / "prompts.txt"
         prompts.write_text("Hi\nWhat is a list?\n")
-        arguments = ["--draft", str(packed), "--prompts", str(prompts), "--k", "2,3", "--max-tokens", "8", "--json"]
+        arguments = [
+            "--draft",
+            str(packed),
+            "--prompts",
+            str(prompts),
+            "--k",
+            "2,3,auto",
+            "--max-tokens",
+            "8",
+            "--json",
+        ]
         run("evaluate", *flags(tiny, tmp_path), *arguments, "--timed")
         results = json.loads(capsys.readouterr().out)
-        assert [(e["temperature"], e["k"]) for e in results] == [(0, 2), (0, 3), (1, 2), (1, 3)]
+        assert [(e["temperature"], e["k"]) for e in results] == [(t, k) for t in (0, 1) for k in ("2", "3", "auto")]
         for entry in results:
-            assert 1 <= entry["mean_acceptance_length"] <= entry["k"]
-            assert len(entry["acceptance_by_position"]) <= entry["k"] - 1
+            widest = {"2": 2, "3": 3, "auto": 8}[entry["k"]]
+            assert 1 <= entry["mean_acceptance_length"] <= widest
+            assert len(entry["acceptance_by_position"]) <= widest - 1
             assert entry["categories"]["prompts"]["emitted"] == entry["emitted"] > 0
             assert entry["speedup"] > 0
 

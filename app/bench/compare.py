@@ -124,7 +124,7 @@ def _ids(session: Session, prompt: str) -> list[int]:
 def _ours(session: Session, plan: Plan, prompts: Sequence[str], rivals: dict[str, _Rival]) -> dict[str, Any]:
     ks = [*plan.ks, AUTO_K]
     sweep = Sweep(plan.ks)
-    target, arms = _Arm(), {k: _Arm() for k in ks}
+    target, beside_auto, arms = _Arm(), _Arm(), {k: _Arm() for k in ks}
     for turn, prompt in enumerate(prompts):
         _say(f"{session.target.dtype}: prompt {turn + 1} of {len(prompts)}")
         text: list[int] = []
@@ -132,7 +132,9 @@ def _ours(session: Session, plan: Plan, prompts: Sequence[str], rivals: dict[str
             k = ks[(turn + place) % len(ks)]
             trace = _run(session, Request(prompt=prompt, k=k, max_tokens=plan.max_tokens, sampling=Sampling()))
             metrics = Metrics(trace)
-            if k != AUTO_K:
+            if k == AUTO_K:
+                beside_auto.add(metrics, "target")
+            else:
                 sweep.add(trace)
             arms[k].add(metrics, "speculative")
             target.add(metrics, "target")
@@ -149,7 +151,7 @@ def _ours(session: Session, plan: Plan, prompts: Sequence[str], rivals: dict[str
             {
                 "k": k_name(k),
                 **arm.summary(),
-                "speedup": target.tpot / arm.tpot if k == AUTO_K else points[k].speedup,
+                "speedup": beside_auto.tpot / arm.tpot if point is None else point.speedup,
                 "speedup_of_medians": target.median / arm.median,
                 "quartiles": arm.quartiles(),
                 "verify_ratio": None if point is None else point.verify_ratio,

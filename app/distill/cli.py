@@ -64,7 +64,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         made[name].add_argument("--draft", type=Path, default=ROOT / "assets" / "draft")
     made["export"].add_argument("--out", type=Path, required=True)
     evaluate = made["evaluate"]
-    evaluate.add_argument("--k", default="5", help="windows, separated by commas")
+    evaluate.add_argument("--k", default="5", help="windows, separated by commas; auto is one")
     evaluate.add_argument("--temperature", default="0,1", help="temperatures, separated by commas")
     evaluate.add_argument("--max-tokens", type=int, default=96)
     evaluate.add_argument("--dtype", default="int8")
@@ -249,12 +249,15 @@ def _evaluate(args: argparse.Namespace) -> None:
     from app import pairs
     from app.distill.evaluate import evaluate, table
     from app.session import Session
+    from app.trace import named_k
 
     try:
-        ks = [int(k) for k in args.k.split(",")]
+        ks = [named_k(k) for k in args.k.split(",")]
         temperatures = [float(t) for t in args.temperature.split(",")]
     except ValueError:
-        raise RequestError("--k and --temperature take numbers separated by commas, such as 3,5,8.") from None
+        raise RequestError(
+            "--k and --temperature take numbers separated by commas, such as 3,5,8; a k may be auto."
+        ) from None
     prompts = _held_out_text(args)
     options = pairs.PairOptions(target=args.target, draft=args.draft, dtype=args.dtype, threads=args.threads)
     session = Session(pairs.load(options))

@@ -10,7 +10,7 @@ from app.distill.progress import Progress
 from app.errors import RequestError
 from app.metrics import ArmTotals, Metrics
 from app.session import Session
-from app.trace import Arm, Arms, Request, Sampling
+from app.trace import AUTO_K, Arm, Arms, Request, Sampling, k_name
 
 
 class Tally:
@@ -39,7 +39,10 @@ class Tally:
         out |= {f"{name}_pass_ms": 1000 * seconds for name, seconds in passes.items() if seconds is not None}
         if draft and verify and one and alone and speculative:
             out |= {"target_tpot_ms": 1000 * alone, "speculative_tpot_ms": 1000 * speculative}
-            out["predicted_speedup"] = theory.predicted_speedup(out["acceptance_rate"], k, draft / one, verify / one)
+            if k != AUTO_K:
+                out["predicted_speedup"] = theory.predicted_speedup(
+                    out["acceptance_rate"], k, draft / one, verify / one
+                )
             out["speedup"] = alone / speculative
         return out
 
@@ -72,8 +75,8 @@ def evaluate(
                 total.add(metrics)
                 by_category.setdefault(category, Tally()).add(metrics)
                 length = total.arms["speculative"].mean_acceptance_length or 0.0
-                progress.step(f"T = {temperature:g}, k = {k}: {length:.2f} tokens a pass")
-            entry = {"temperature": temperature, "k": k, **total.summary(k)}
+                progress.step(f"T = {temperature:g}, k = {k_name(k)}: {length:.2f} tokens a pass")
+            entry = {"temperature": temperature, "k": k_name(k), **total.summary(k)}
             entry["categories"] = {name: tally.summary(k) for name, tally in by_category.items()}
             results.append(entry)
     progress.close()
@@ -88,7 +91,9 @@ def table(results: Sequence[dict[str, Any]]) -> str:
         line = f"T = {entry['temperature']:g}, k = {entry['k']}: {entry['mean_acceptance_length']:.3f} tokens a pass"
         line += f", acceptance {entry['acceptance_rate']:.3f}, by position {positions}"
         if "speedup" in entry:
-            line += f", speedup {entry['speedup']:.2f} (predicted {entry['predicted_speedup']:.2f})"
+            line += f", speedup {entry['speedup']:.2f}"
+        if "predicted_speedup" in entry:
+            line += f" (predicted {entry['predicted_speedup']:.2f})"
         lines.append(line)
         lines += [
             f"    {name:<20} {figures['mean_acceptance_length']:.3f}" for name, figures in entry["categories"].items()

@@ -130,6 +130,27 @@ def test_nothing_is_animated_faster_than_the_text_while_a_run_is_live(open_page:
     assert at_rest < 1000
 
 
+def test_token_card_says_where_auto_ended_a_window_and_where_it_did_not_draft(open_page: Open) -> None:
+    with served(toy_session(agreement="bad", n_positions=1024, draft_delay=0.002, delay=0.004)) as address:
+        page = open_page(address)
+        page.get_by_label("Choose k while running").check()
+        start(page, 160)
+        events = finish(page)
+        rounds = trace.rounds(events, "speculative")
+        alone = next(r for r in rounds[1:] if r.k == 1)
+        ended = next(
+            r for r in rounds if r.drafted and r.k is not None and len(r.drafted) + 1 < r.k and r.finish_reason is None
+        )
+        page.get_by_label("show refused").check()
+        card, speculative = page.locator(".pg-card .card-where"), page.locator(".pane-speculative .tok")
+        for round_, words in ((alone, "drafting did not look worth its time"), (ended, "not sure enough to go on")):
+            # tokens stand in the order they were drafted, the final one last
+            before = sum(len(r.drafted) + (r.final is not None) for r in rounds[: round_.index])
+            speculative.nth(before + max(0, len(round_.drafted) - 1)).click()
+            expect(card).to_contain_text(words)
+            page.keyboard.press("Escape")
+
+
 @pytest.mark.parametrize("kind", ["accepted", "corrected", "rejected", "bonus"])
 def test_token_card_has_the_numbers_of_the_trace(open_page: Open, address: str, kind: str) -> None:
     page = open_page(address)
