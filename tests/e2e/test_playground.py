@@ -10,6 +10,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from app import metrics, trace
+from app.backends.toy import Agreement
 from app.metrics import Metrics
 from app.trace import Round, Trace
 from app.ui.assets import REPLAYS
@@ -130,25 +131,32 @@ def test_nothing_is_animated_faster_than_the_text_while_a_run_is_live(open_page:
     assert at_rest < 1000
 
 
-def test_token_card_says_where_auto_ended_a_window_and_where_it_did_not_draft(open_page: Open) -> None:
-    with served(toy_session(agreement="bad", n_positions=1024, draft_delay=0.002, delay=0.004)) as address:
+@pytest.mark.parametrize(
+    ("agreement", "draft_delay", "words"),
+    [("bad", 0.002, "drafting did not look worth its time"), ("good", 0.0006, "not sure enough to go on")],
+)
+def test_token_card_says_where_auto_did_not_draft_and_where_it_ended_a_window(
+    open_page: Open, agreement: Agreement, draft_delay: float, words: str
+) -> None:
+    with served(toy_session(agreement=agreement, n_positions=1024, delay=0.004, draft_delay=draft_delay)) as address:
         page = open_page(address)
         page.get_by_label("Choose k while running").check()
         start(page, 160)
-        events = finish(page)
-        rounds = trace.rounds(events, "speculative")
-        alone = next(r for r in rounds[1:] if r.k == 1)
-        ended = next(
-            r for r in rounds if r.drafted and r.k is not None and len(r.drafted) + 1 < r.k and r.finish_reason is None
-        )
+        rounds = trace.rounds(finish(page), "speculative")
         page.get_by_label("show refused").check()
-        card, speculative = page.locator(".pg-card .card-where"), page.locator(".pane-speculative .tok")
-        for round_, words in ((alone, "drafting did not look worth its time"), (ended, "not sure enough to go on")):
+        said, before = set(), 0
+        for round_ in rounds[:60]:
             # tokens stand in the order they were drafted, the final one last
-            before = sum(len(r.drafted) + (r.final is not None) for r in rounds[: round_.index])
-            speculative.nth(before + max(0, len(round_.drafted) - 1)).click()
-            expect(card).to_contain_text(words)
+            shown = len(round_.drafted) + (round_.final is not None)
+            page.locator(".pane-speculative .tok").nth(before + max(0, len(round_.drafted) - 1)).click()
+            before += shown
+            assert round_.k is not None
+            wanted = round_.k == 1 if agreement == "bad" else 0 < len(round_.drafted) < round_.k - 1
+            text = page.locator(".pg-card .card-where").inner_text()
+            assert (words in text) == (wanted and round_.index > 0), text
+            said.add(words in text)
             page.keyboard.press("Escape")
+        assert said == {True, False}
 
 
 @pytest.mark.parametrize("kind", ["accepted", "corrected", "rejected", "bonus"])
