@@ -71,7 +71,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--system", default="", help="system prompt (default: the model's own)")
     run.add_argument("--raw", action="store_true", help="feed the prompt as it is, without the chat template")
     run.add_argument("--arm", default="both", choices=("both", "target", "speculative"))
-    run.add_argument("--k", type=_k, default=4, help="window: the last known token and k - 1 drafted ones; or auto")
+    run.add_argument("--k", type=_k, default=3, help="window: the last known token and k - 1 drafted ones; or auto")
     run.add_argument("--temperature", type=float, default=0.0)
     run.add_argument("--top-p", type=float, default=1.0)
     run.add_argument("--top-k", type=int, default=0)

@@ -58,7 +58,7 @@ class Session:
     """One pair on one device; runs take turns."""
 
     max_k = MAX_K
-    default_k = 4
+    default_k = 3
 
     def __init__(
         self, pair: Pair, custom: Acceptor | None = None, listed: Mapping[str, PairOptions] | None = None
