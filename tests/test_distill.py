@@ -502,8 +502,7 @@ class TestTraining:
             kept_ids=kept.astype(np.int64),
         )
         logits = model.new_sequence().forward(ids, 5)
-        np.testing.assert_allclose(logits[:, kept], expected, atol=5e-3)
-        assert np.isneginf(np.delete(logits, kept, axis=1)).all()
+        np.testing.assert_allclose(logits, expected, atol=5e-3)
 
     def test_the_loss_and_its_gradients_are_those_of_the_formula(self) -> None:
         import torch

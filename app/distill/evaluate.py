@@ -37,13 +37,11 @@ class Tally:
         one, alone = (target.verify_pass_s, target.tpot_s) if target else (None, None)
         passes = {"draft": draft, "verify": verify, "target": one}
         out |= {f"{name}_pass_ms": 1000 * seconds for name, seconds in passes.items() if seconds is not None}
-        if draft and verify and one and alone and speculative:
+        if alone and speculative:
             out |= {"target_tpot_ms": 1000 * alone, "speculative_tpot_ms": 1000 * speculative}
-            if k != AUTO_K:
-                out["predicted_speedup"] = theory.predicted_speedup(
-                    out["acceptance_rate"], k, draft / one, verify / one
-                )
             out["speedup"] = alone / speculative
+        if k != AUTO_K and draft and verify and one:
+            out["predicted_speedup"] = theory.predicted_speedup(out["acceptance_rate"], k, draft / one, verify / one)
         return out
 
 

@@ -50,6 +50,7 @@ def test_the_run_in_the_playground_is_judged(open_page: Open, address: str) -> N
     page.locator("#what-if").click()
     expect(page.locator("#what-if-answer")).to_contain_text("press Run there first")
     page.get_by_role("tab", name="Playground").click()
+    page.locator("#k input[type=number]").fill("4")
     start(page, 48)
     finish(page)
     page.get_by_role("tab", name="Tune k").click()
