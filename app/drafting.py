@@ -79,7 +79,7 @@ class ModelDrafter:
     ) -> None:
         """kept_ids: the only ids the model scores (None: all)."""
         self._sequence, self._name, self._vocab_size, self._kept_ids = sequence, name, vocab_size, kept_ids
-        # rows of all rounds, handed out anew in each: new memory is cleared page by page, and that takes as long as a warp
+        # handed out anew in each round: outside kept_ids the rows stay 0, which new memory would have to be made
         self._probs = np.zeros((0, vocab_size), np.float32)
         self._sampling, self._stop_ids, self._clock = sampling, stop_ids, clock
 

@@ -266,8 +266,7 @@ class Session:
         warp = request.sampling
         kind = (acceptor.name, warp.temperature > 0, warp.top_p < 1, warp.top_k > 0)
         if kind not in self._measured:
-            ks = [k for k in PROBED if k == 1 or k in self.auto_windows]
-            ks = [1] * (ALONE - 1) + ks
+            ks = [1] * ALONE + [k for k in PROBED if k in self.auto_windows]
             count = CYCLES * len(ks)
             longer = dataclasses.replace(request, drafter="draft", max_tokens=CYCLES * sum(ks) + 1)
             with closing(self._arm("speculative", longer, prompt_ids, acceptor, Cycle(ks), frozenset())) as rounds:

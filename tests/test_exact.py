@@ -117,10 +117,12 @@ def windows(
 
     more: whether drafting goes on after these drafts; `drafts` are the most there are.
     """
+
+    def end(ids: tuple[int, ...]) -> int:
+        return next((i for i in range(1, drafts) if not more(ids[:i])), drafts)
+
     whole = itertools.product(range(pair.draft.vocab_size), repeat=drafts)
-    ends = (next((i for i in range(1, drafts) if not more(ids[:i])), drafts) for ids in whole)
-    whole = itertools.product(range(pair.draft.vocab_size), repeat=drafts)
-    for ids in dict.fromkeys(ids[:end] for ids, end in zip(whole, ends, strict=True)):
+    for ids in dict.fromkeys(ids[: end(ids)] for ids in whole):
         contexts = [pair.prompt + ids[:i] for i in range(len(ids) + 1)]
         draft_rows = np.stack([pair.draft_probs(context, sampling) for context in contexts[:-1]])
         chance = 1.0
