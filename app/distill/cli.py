@@ -224,16 +224,20 @@ def _pack(args: argparse.Namespace) -> None:
     target, folder = _target(args), args.work / args.run
     if not (folder / "state.pt").exists():
         raise RequestError(f"There is no trained draft in {folder}; run the stage train first.")
-    state = torch.load(folder / "state.pt", weights_only=True)["student"]
     ids = np.load(folder / "kept_ids.npy")
     layers = json.loads((folder / "facts.json").read_text(encoding="utf-8"))["layers"]
     student = Student(_shape(target, len(layers)), torch.from_numpy(target.weights.tensor(EMBEDDINGS)), ids)
-    student.load_state_dict(state)
+    student.load_state_dict(torch.load(folder / "state.pt", weights_only=True)["student"])
     examples = corpus.read(_folders(args.work, "dialogues")[:1])
+    examples = examples[:: max(1, len(examples) // 200)]
+    hot = train.held_out(
+        [e for e in examples if e.temperature], torch.from_numpy(target.output_layer), student.kept_ids
+    )
     with torch.no_grad():
-        states = train.rows(student, examples[:: max(1, len(examples) // 100)])[0].numpy()
+        states = train.rows(student, examples)[0].numpy()
+        student.lm_head.weight *= train.sharpening(student, hot)
     name = "SmolLM2-135M-Instruct" if args.target is None else target.name
-    arrays = {key: value.numpy() for key, value in state.items()}
+    arrays = {key: value.numpy() for key, value in student.state_dict().items()}
     pack(arrays, ids, away(states), target.config, name, args.out)
 
 

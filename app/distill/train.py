@@ -20,6 +20,8 @@ from app.distill.corpus import Example
 from app.distill.progress import Progress
 from app.distill.student import Student, ridge
 
+SHARPENINGS = tuple(round(0.8 + 0.05 * step, 2) for step in range(17))
+
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
@@ -177,6 +179,22 @@ def measure(student: Student, data: HeldOut, k: int = 5) -> dict[str, dict[str, 
         }
     student.train()
     return result
+
+
+def sharpening(student: Student, data: HeldOut) -> float:
+    """By what to multiply the student's logits, so that the most of its drafts are kept at T = 1; one of SHARPENINGS.
+
+    KL wants a student that spreads as wide as its doubts; sum(min(p, q)) is larger for one that does not. data: texts the
+    student was trained on will do, since it is one number; only their answers count.
+    """
+    kept = torch.zeros(len(SHARPENINGS), dtype=torch.float64)
+    with torch.no_grad():
+        for e, log_p in zip(data.examples, data.kept_logprobs, strict=True):
+            answer = torch.from_numpy(np.flatnonzero(e.scored) >= e.answer)
+            logits = student.lm_head(rows(student, [e])[0])[answer]
+            for place, factor in enumerate(SHARPENINGS):
+                kept[place] += torch.minimum(log_p[answer], functional.log_softmax(logits * factor, 1)).exp().sum()
+    return SHARPENINGS[int(kept.argmax())]
 
 
 def tokens_per_pass(chances: list[NDArray[np.float64]], k: int) -> float:
