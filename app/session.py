@@ -35,7 +35,7 @@ from app.trace import (
     mentioned_ids,
     piece_text,
 )
-from app.windows import ALONE, CYCLES, PROBED, Adaptive, Costs, Cycle, Windows
+from app.windows import ALONE, CYCLES, PROBED, Acceptance, Adaptive, Costs, Cycle, Windows
 
 MIN_K, MAX_K = 2, 16
 MAX_TOKENS = 4096
@@ -78,7 +78,7 @@ class Session:
 
     def _take(self, pair: Pair) -> None:
         self._loaded: Pair | None = pair
-        self._measured: dict[tuple[object, ...], Costs] = {}
+        self._measured: dict[tuple[object, ...], tuple[Costs, Acceptance]] = {}
         self.pair, self.backend, self.device = pair.name, pair.backend, pair.target.device
         self.target = _card(pair.target)
         self.draft = None if pair.draft is None else _card(pair.draft)
@@ -230,7 +230,8 @@ class Session:
             try:
                 windows: int | Windows = request.k
                 if request.k == AUTO_K and request.arms != "target":
-                    windows = Adaptive(self._costs(request, prompt_ids, acceptor), self.auto_windows)
+                    costs, seen = self._measure(request, prompt_ids, acceptor)
+                    windows = Adaptive(costs, self.auto_windows, seen)
                 arms = {arm: self._arm(arm, request, prompt_ids, acceptor, windows) for arm in _arms(request)}
                 if upstream and "speculative" in arms:
                     arms["speculative"] = self._upstream(request, prompt_ids)
@@ -260,17 +261,18 @@ class Session:
         """The windows k = auto chooses among, beside not drafting at all."""
         return tuple(k for k in self.windows or range(MIN_K, MAX_K + 1) if k >= MIN_K)
 
-    def _costs(self, request: Request, prompt_ids: list[int], acceptor: Acceptor) -> Costs:
-        """What windows cost, host time and all: measured once for each kind of warp and acceptor, in about a second,
-        and kept, so that runs of one seed choose alike."""
+    def _measure(self, request: Request, prompt_ids: list[int], acceptor: Acceptor) -> tuple[Costs, Acceptance]:
+        """What windows cost, host time and all, and how often drafts were kept meanwhile: measured once for each kind of
+        warp and acceptor, in about a second, and kept, so that runs of one seed choose alike."""
         warp = request.sampling
         kind = (acceptor.name, warp.temperature > 0, warp.top_p < 1, warp.top_k > 0)
         if kind not in self._measured:
-            ks = [1] * ALONE + [k for k in PROBED if k in self.auto_windows]
-            count = CYCLES * len(ks)
-            longer = dataclasses.replace(request, drafter="draft", max_tokens=CYCLES * sum(ks) + 1)
-            with closing(self._arm("speculative", longer, prompt_ids, acceptor, Cycle(ks), frozenset())) as rounds:
-                self._measured[kind] = Costs.measured(list(itertools.islice(rounds, count + 1)))
+            cycle = Cycle([1] * ALONE + [k for k in PROBED if k in self.auto_windows])
+            count = CYCLES * len(cycle.ks)
+            longer = dataclasses.replace(request, drafter="draft", max_tokens=CYCLES * sum(cycle.ks) + 1)
+            with closing(self._arm("speculative", longer, prompt_ids, acceptor, cycle, frozenset())) as rounds:
+                costs = Costs.measured(list(itertools.islice(rounds, count + 1)))
+            self._measured[kind] = costs, cycle.seen
         return self._measured[kind]
 
     def _arm(

@@ -2,8 +2,8 @@
 windows cost.
 
 The choice maximises tokens a second under the papers' model (Leviathan et al. 2023, Theorem 3.8, with the measured
-cost of every width in the place of v + (k - 1) c). It is a function of the text so far and of costs that were measured
-once, never of the moment's clock: so while the playground runs, a seed gives the same text each time.
+cost of every width in the place of v + (k - 1) c). It is a function of the text so far, and of costs and an acceptance that
+were measured once, never of the moment's clock: so while the playground runs, a seed gives the same text each time.
 """
 
 from __future__ import annotations
@@ -50,23 +50,6 @@ class Fixed:
 
     def next(self) -> int:
         return self.k
-
-    def more(self, logits: NDArray[np.float32]) -> bool:
-        return True
-
-    def judged(self, kept: int, refused: bool) -> None:
-        pass
-
-
-class Cycle:
-    """Every window in turn, whatever is kept: what costs are measured by."""
-
-    def __init__(self, ks: Sequence[int]) -> None:
-        self._ks, self._turn = tuple(ks), -1
-
-    def next(self) -> int:
-        self._turn += 1
-        return self._ks[self._turn % len(self._ks)]
 
     def more(self, logits: NDArray[np.float32]) -> bool:
         return True
@@ -138,48 +121,108 @@ class _Share:
         return self._so / self._all
 
 
-def _shares(priors: Iterable[float], weight: float) -> list[_Share]:
-    return [_Share(prior, weight) for prior in priors]
+class Acceptance:
+    """How often drafts are kept: a round's first one, those after a kept one, and each fifth of the draft's confidence.
+
+    How sure the draft model was of a token (its top probability) says how likely that one is kept. Old cases fade: text
+    that is easy for the draft comes in stretches.
+    """
+
+    BY_PLACE = (0.5, 0.7), 3.0
+    """Shares kept before anything was seen, of a first draft and of those after a kept one; the cases they are worth."""
+    BY_CONFIDENCE = (0.23, 0.39, 0.55, 0.71, 0.87), 5.0
+    """The same by fifths of the confidence. That of a distilled draft is nearly its acceptance at T = 0; at T = 1 the
+    unsure are kept more often and the sure less."""
+
+    def __init__(
+        self, by_place: Iterable[float] = BY_PLACE[0], by_confidence: Iterable[float] = BY_CONFIDENCE[0]
+    ) -> None:
+        self._by_place = [_Share(share, self.BY_PLACE[1]) for share in by_place]
+        self._by_confidence = [_Share(share, self.BY_CONFIDENCE[1]) for share in by_confidence]
+        self._round: list[_Share] = []
+        """The shares that this round's drafts will count in."""
+
+    @property
+    def first(self) -> float:
+        return self._by_place[0].value
+
+    @property
+    def later(self) -> float:
+        return self._by_place[1].value
+
+    @property
+    def drafted(self) -> int:
+        """Tokens of the round under way."""
+        return len(self._round)
+
+    def draft(self, logits: NDArray[np.float32]) -> float:
+        """How likely one more drafted token, picked from these logits [n], is kept if those before it are."""
+        place = int(confidence(logits) * len(self._by_confidence))
+        self._round.append(self._by_confidence[min(place, len(self._by_confidence) - 1)])
+        return self._round[-1].value
+
+    def judged(self, kept: int, refused: bool) -> None:
+        """The round's end: how many of its drafts were kept, and whether one was refused."""
+        for place in range(kept + refused):
+            self._by_place[min(place, 1)].add(place < kept)
+        for place, share in enumerate(self._round[: kept + refused]):
+            share.add(place < kept)
+        self._round = []
+
+    def as_prior(self) -> Acceptance:
+        """What another text begins with: the same shares, worth as little as those before anything was seen."""
+        return Acceptance(*([share.value for share in shares] for shares in (self._by_place, self._by_confidence)))
+
+
+class Cycle:
+    """Every window in turn, whatever is kept: what costs are measured by, and a first acceptance seen."""
+
+    def __init__(self, ks: Sequence[int]) -> None:
+        self.seen = Acceptance()
+        self.ks, self._turn = tuple(ks), -1
+
+    def next(self) -> int:
+        self._turn += 1
+        return self.ks[self._turn % len(self.ks)]
+
+    def more(self, logits: NDArray[np.float32]) -> bool:
+        self.seen.draft(logits)
+        return True
+
+    def judged(self, kept: int, refused: bool) -> None:
+        self.seen.judged(kept, refused)
 
 
 class Adaptive:
     """As many drafts as give the most tokens a second for the acceptance seen so far; none, with a probe now and then,
     where drafting does not pay.
 
-    Whether to draft at all is asked before a round: acceptance is counted apart for a round's first draft and for those
-    after a kept one, and old rounds fade: text that is easy for the draft comes in stretches. Whether to draft on is
-    asked after each draft: how sure of it the draft model was says how likely it is kept, and so whether the next one
-    will be judged at all. A probe is one draft: its price is small, and probes grow rarer the longer they fail.
+    Whether to draft at all is asked before a round, by the acceptance of a round's first draft and of those after it.
+    Whether to draft on is asked after each draft, by the draft's confidence: that says whether the next one will be
+    judged at all. A probe is one draft, which reads all the text the draft model missed; probes grow rarer the longer
+    they fail.
     """
 
-    PRIOR = (0.5, 0.7), 3.0
-    """Acceptance before anything was seen, of a first draft and of those after a kept one; the judgements it is worth."""
-    BY_CONFIDENCE = (0.23, 0.39, 0.55, 0.71, 0.87), 5.0
-    """The same by fifths of the draft's confidence. That of a distilled draft is nearly its acceptance at T = 0; at T = 1
-    the unsure are kept more often and the sure less."""
     BEYOND = 2
     """How much wider than the best fixed window a round may become: a draft may be surer than it should be."""
     HYSTERESIS = 1.02
     """How much better drafting must look than not drafting."""
-    PROBES = 8, 64
-    """Tokens between two probes, at first and at most."""
+    PROBES = 8, 32, 64
+    """Tokens until a probe: where drafting stopped to pay, where it looked so from the beginning, and at most."""
 
-    def __init__(self, costs: Costs, ks: Sequence[int]) -> None:
-        """ks: the windows that may be chosen, 2 or more each."""
+    def __init__(self, costs: Costs, ks: Sequence[int], before: Acceptance | None = None) -> None:
+        """ks: the windows that may be chosen, 2 or more each. before: what was seen on another text."""
         self._costs = {k: costs.of(k) for k in sorted(ks)}
         self._steps = [costs.of(k + 1) - costs.of(k) for k in range(max(ks))]
-        self._kept = _shares(*self.PRIOR)
-        self._by_confidence = _shares(*self.BY_CONFIDENCE)
-        self._round: list[_Share] = []
-        """The shares that this round's drafts will count in."""
+        self._seen = Acceptance() if before is None else before.as_prior()
         self._survival = 1.0
         self._rate = 1.0
         self._alone = 0
-        self._patience = self.PROBES[0]
+        self._patience = self.PROBES[1]
         self._probing = False
 
     def next(self) -> int:
-        self._round, self._survival, self._probing = [], 1.0, False
+        self._survival, self._probing = 1.0, False
         best, self._rate = self._best()
         if self._rate > self.HYSTERESIS:
             self._alone, self._patience = 0, self.PROBES[0]
@@ -192,27 +235,21 @@ class Adaptive:
 
     def more(self, logits: NDArray[np.float32]) -> bool:
         """Whether another draft gives more tokens for its time than rounds do."""
-        place = int(confidence(logits) * len(self._by_confidence))
-        self._round.append(self._by_confidence[min(place, len(self._by_confidence) - 1)])
-        self._survival *= self._round[-1].value
-        width = min(len(self._round) + 1, len(self._steps) - 1)
-        return self._survival * self._kept[1].value > self._rate * self._steps[width]
+        self._survival *= self._seen.draft(logits)
+        width = min(self._seen.drafted + 1, len(self._steps) - 1)
+        return self._survival * self._seen.later > self._rate * self._steps[width]
 
     def judged(self, kept: int, refused: bool) -> None:
-        for place in range(kept + refused):
-            self._kept[min(place, 1)].add(place < kept)
-        for place, share in enumerate(self._round[: kept + refused]):
-            share.add(place < kept)
+        self._seen.judged(kept, refused)
         if self._probing and not kept:
-            self._patience = min(2 * self._patience, self.PROBES[1])
+            self._patience = min(2 * self._patience, self.PROBES[-1])
 
     def _best(self) -> tuple[int, float]:
         """The fixed window of the most tokens a second, and how many times as many they are as the target's alone."""
-        first, later = (share.value for share in self._kept)
-        lengths, survived, length, best = {}, first, 1.0, (1, 1.0)
+        lengths, survived, length, best = {}, self._seen.first, 1.0, (1, 1.0)
         for k in range(2, max(self._costs) + 1):
             length += survived
-            survived *= later
+            survived *= self._seen.later
             lengths[k] = length
         for k, cost in self._costs.items():
             if lengths[k] / cost > best[1]:

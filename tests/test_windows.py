@@ -17,7 +17,7 @@ from app.metrics import Metrics
 from app.sampling import Noise
 from app.session import Session
 from app.trace import AUTO_K, Request, Round, Sampling
-from app.windows import PROBED, Adaptive, Costs, Cycle, Fixed, Windows
+from app.windows import PROBED, Acceptance, Adaptive, Costs, Cycle, Fixed, Windows
 from tests.pages import toy_session
 from tests.simulated import SimulatedSession
 
@@ -106,11 +106,40 @@ def test_it_stops_drafting_probes_ever_more_rarely_and_begins_again_where_the_te
     gaps = [b - a for a, b in itertools.pairwise(drafted)]
     assert set(chosen[100:]) == {1, 2}
     assert gaps == sorted(gaps)
-    assert gaps[-1] == Adaptive.PROBES[1] + 1
+    assert gaps[-1] == Adaptive.PROBES[-1] + 1
     for _ in range(400):
         k = windows.next()
         windows.judged(k - 1, refused=False)
     assert windows.next() > 8
+
+
+def test_what_was_seen_on_another_text_is_where_this_one_begins() -> None:
+    def seen(kept: int) -> Acceptance:
+        cycle = Cycle((2, 4))
+        for _ in range(40):
+            drafts = cycle.next() - 1
+            for _ in range(drafts):
+                assert cycle.more(logits(0.9))
+            cycle.judged(min(kept, drafts), refused=kept < drafts)
+        return cycle.seen
+
+    costs = line(0.02, 0.1)
+    hopeless = Adaptive(costs, ALL, seen(0))
+    chosen = []
+    for _ in range(100):
+        chosen.append(hopeless.next())
+        hopeless.judged(0, refused=chosen[-1] > 1)
+    _, first, most = Adaptive.PROBES
+    assert [place for place, k in enumerate(chosen) if k > 1] == [first, first + 1 + most]
+    good = seen(3)
+    assert Adaptive(costs, ALL, good).next() > Adaptive(costs, ALL).next()
+    assert good.first > 0.9
+    Adaptive(costs, ALL, good).judged(0, refused=True)
+    assert good.first > 0.9, "one text's rounds do not count in another's"
+    again = Adaptive(costs, ALL, good)
+    for _ in range(30):
+        again.judged(0, refused=again.next() > 1)
+    assert again.next() == 1, "what this text shows weighs more"
 
 
 def test_only_known_windows_are_chosen() -> None:
@@ -180,6 +209,13 @@ def test_auto_gives_the_same_text_for_a_seed_each_time_and_records_every_window(
     assert first.arms["speculative"].token_ids == again.arms["speculative"].token_ids
     if (temperature == 0 and ACCEPTORS[acceptor].lossless) or ACCEPTORS[acceptor].same_text:
         assert first.first_divergence is None
+
+
+def test_a_draft_that_never_hits_is_asked_seldom_from_the_first_round_on() -> None:
+    session = toy_session(agreement="adversarial", seed=1)
+    rounds = trace.rounds(run(session), "speculative")[1:]
+    assert len(rounds) > Adaptive.PROBES[1]
+    assert not any(round_.drafted for round_ in rounds[: Adaptive.PROBES[1]])
 
 
 def test_the_trace_holds_the_window_of_every_round_and_reads_back() -> None:
