@@ -138,6 +138,7 @@ def test_a_speculative_peer_keeps_its_fastest_draft_length(monkeypatch: pytest.M
         (["--dtypes", "u4"], "no precision 'u4'"),
         (["--peers", "vllm"], "no peer 'vllm'"),
         (["--json", "/nowhere/x.json"], "no folder for"),
+        (["page", "--turns", "0"], "nothing to measure"),
     ],
 )
 def test_what_cannot_be_measured_is_a_sentence(

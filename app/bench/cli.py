@@ -10,6 +10,7 @@ from app.errors import RequestError
 from app.pairs import ROOT, PairOptions, load
 
 PROMPTS = ROOT / "assets" / "prompts.json"
+PAGE = {"starts": 5, "turns": 3, "k": 3, "max_tokens": 128}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -33,16 +34,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     acceptors.add_argument("--max-tokens", type=int, default=96)
     acceptors.add_argument("--seed", type=int, default=0)
     page = measurements.add_parser("page", help="time per token with the page open, against no page")
-    page.add_argument("--repeats", type=int, default=5)
-    page.add_argument("--max-tokens", type=int, default=128)
-    page.add_argument("--k", type=int, default=4)
+    page.add_argument("--starts", type=int, default=PAGE["starts"], help="how often both sides are loaded anew")
+    page.add_argument("--turns", type=int, default=PAGE["turns"], help="turns of each start")
+    page.add_argument("--max-tokens", type=int, default=PAGE["max_tokens"])
+    page.add_argument("--k", type=int, default=PAGE["k"])
 
 
 def main(args: argparse.Namespace) -> int:
     if args.measurement is None:
-        return _page(5, 4, 128) if args.page else _compare(args)
+        return _page(**PAGE) if args.page else _compare(args)
     if args.measurement == "page":
-        return _page(args.repeats, args.k, args.max_tokens)
+        return _page(args.starts, args.turns, args.k, args.max_tokens)
     from app.bench.acceptors import table
     from app.session import Session
 
@@ -56,10 +58,10 @@ def main(args: argparse.Namespace) -> int:
     return 0
 
 
-def _page(repeats: int, k: int, max_tokens: int) -> int:
+def _page(starts: int, turns: int, k: int, max_tokens: int) -> int:
     from app.bench.page import page_cost
 
-    print(page_cost(repeats, k, max_tokens))
+    print(page_cost(starts, turns, k, max_tokens))
     return 0
 
 

@@ -1,7 +1,8 @@
 """What an open page costs: the same request in a browser and without one, in turn.
 
 The page is served by a process of its own; the runs without it are this process's, on a pair of its own. Both pairs
-are warmed up first, and the page is left while it is not measured.
+are warmed up first, and the page is left while it is not measured. Both are loaded anew several times: where its
+weights come to lie in memory makes a pair a few percent faster or slower for as long as it is loaded.
 """
 
 from __future__ import annotations
@@ -42,9 +43,14 @@ RUN = """() => {
 STARTED_SECONDS, FINISHED_SECONDS = 120, 600
 
 
-def page_cost(repeats: int, k: int, max_tokens: int) -> str:
+def page_cost(starts: int, turns: int, k: int, max_tokens: int) -> str:
     """Medians of TPOT of both arms, with the page and without, and of their ratio, turn by turn; of the time from the click
-    on Run to the first token on the page. Raises RequestError."""
+    on Run to the first token on the page. starts: how often both are loaded; turns: turns of each. Raises RequestError.
+    """
+    if min(starts, turns) < 1 or max_tokens < 2:
+        raise RequestError(
+            "There is nothing to measure; choose 1 or more --starts and --turns, 2 or more --max-tokens."
+        )
     try:
         from playwright.sync_api import sync_playwright
     except ImportError:
@@ -56,36 +62,44 @@ def page_cost(repeats: int, k: int, max_tokens: int) -> str:
         raise RequestError("This measurement needs Chromium; install the package chromium.")
     seen: dict[str, dict[str, list[float]]] = {name: {arm: [] for arm in ARMS} for name in ("page", "alone")}
     first_tokens: list[float] = []
-    session = Session(pairs.load(pairs.PairOptions()))
-    with _served() as address, sync_playwright() as playwright:
+    with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=browser_path, args=FLAGS)
         page = browser.new_page()
-
-        def on_page() -> dict[str, Any]:
-            summary, first_token = _on_page(page, address, k, max_tokens)
-            first_tokens.append(first_token)
-            return summary
-
-        runs = [("page", on_page), ("alone", lambda: _alone(session, k, max_tokens))]
-        for _ in range(repeats + 1):
-            for name, run in runs:
-                arms = run()["arms"]
-                for arm in ARMS:
-                    seen[name][arm].append(arms[arm]["tpot_s"])
-            runs.reverse()  # whoever goes first may find another machine
+        for _ in range(starts):
+            session = Session(pairs.load(pairs.PairOptions()))
+            with _served() as address:
+                for turn in range(turns + 1):
+                    # whoever goes first may find another machine
+                    for name in ("page", "alone") if turn % 2 else ("alone", "page"):
+                        if name == "page":
+                            summary, first_token = _on_page(page, address, k, max_tokens)
+                        else:
+                            summary = _alone(session, k, max_tokens)
+                        if not turn:  # it warms both up
+                            continue
+                        if name == "page":
+                            first_tokens.append(first_token)
+                        for arm in ARMS:
+                            seen[name][arm].append(summary["arms"][arm]["tpot_s"])
         browser.close()
     lines = []
     for arm in ARMS:
-        with_page, alone = (seen[name][arm][1:] for name in ("page", "alone"))  # the first of each warms it up
+        with_page, alone = (seen[name][arm] for name in ("page", "alone"))
         # of each turn's two runs, since the machine's pace drifts over a measurement
         ratios = [one / other for one, other in zip(with_page, alone, strict=True)]
         page_ms, alone_ms = (1e3 * statistics.median(found) for found in (with_page, alone))
-        spread = f"{min(ratios):.2f} to {max(ratios):.2f}"
+        loaded = [statistics.median(ratios[at : at + turns]) for at in range(0, len(ratios), turns)]
+        spread = ", ".join(f"{ratio:.2f}" for ratio in loaded)
         lines.append(
             f"{arm:12} {page_ms:.2f} ms with the page, {alone_ms:.2f} ms without: ratio {statistics.median(ratios):.3f} ({spread})"
         )
-    lines.append(f"first token {statistics.median(first_tokens[1:]):.2f} s after the click on Run")
-    return "\n".join([*lines, f"medians of {repeats} alternating runs, k = {k}, temperature 0"])
+    lines.append(f"first token {statistics.median(first_tokens):.2f} s after the click on Run")
+    return "\n".join(
+        [
+            *lines,
+            f"medians of {starts} starts with {turns} turns each (in brackets each start's), k = {k}, temperature 0",
+        ]
+    )
 
 
 @contextmanager
