@@ -92,10 +92,10 @@ def _prepare_openvino(options: PairOptions, freed: int) -> Callable[[], Pair]:
             raise PairError(f"There is no model at {path}; check the path, or add --backend torch for one of the Hub.")
     target, draft = _files(options.target, options.draft)
     dtype = options.dtype or DEFAULT_DTYPE
-    needs = openvino.BYTES.get(dtype)
-    if needs is None:
-        raise PairError(f"The OpenVINO backend has no precision {dtype!r}; choose one of {', '.join(openvino.BYTES)}.")
-    _check_memory(options, target, draft, *needs, memory.free_memory(), freed)
+    if dtype not in (known := openvino.WEIGHT_BYTES):
+        raise PairError(f"The OpenVINO backend has no precision {dtype!r}; choose one of {', '.join(known)}.")
+    value_bytes = openvino.cached_value_bytes(dtype)
+    _check_memory(options, target, draft, known[dtype], value_bytes, memory.free_memory(), freed)
 
     def model(files: ModelFiles, embeddings: ModelFiles | None) -> Model:
         return openvino.OpenVinoModel(

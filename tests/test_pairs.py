@@ -151,6 +151,20 @@ def test_memory_is_estimated_against_what_is_free(tmp_path: Path, monkeypatch: p
     pairs.prepare(pair)
 
 
+def test_a_processor_without_bf16_keeps_the_cache_in_f32(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from app.backends import openvino
+
+    pair = PairOptions(target=tiny(tmp_path / "target"), draft=tiny(tmp_path / "draft"), dtype="bf16")
+    weights_, values = 2 * 78144 * 2, 256 * 3 * 2 * 2 * 2 * 16
+    for precision, need in (("bf16", weights_ + 2 * values), ("f32", weights_ + 4 * values)):
+        monkeypatch.setattr(openvino, "arithmetic", lambda core, dtype, precision=precision: precision)
+        monkeypatch.setattr(memory, "free_memory", lambda need=need: need)
+        pairs.prepare(pair)
+        monkeypatch.setattr(memory, "free_memory", lambda need=need: need - 1)
+        with pytest.raises(PairError, match="needs about"):
+            pairs.prepare(pair)
+
+
 def test_a_long_context_that_does_not_fit_is_told_which_one_does() -> None:
     needs = [memory.Need("8B", 16_000_000_000, 34_000_000_000), memory.Need("1B", 2_000_000_000, 2_000_000_000)]
     with pytest.raises(

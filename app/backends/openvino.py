@@ -23,8 +23,7 @@ from app.memory import free_memory
 from app.model import Logits
 
 BLOCK = 32  # tokens a KV block, fixed by the CPU plugin
-# bytes a weight and a cached value take; the processor may keep the latter in f32 all the same
-BYTES = {"int8": (1 + 2 / int8.GROUP, 2), "bf16": (2, 2), "f16": (2, 4), "f32": (4, 4)}
+WEIGHT_BYTES = {"int8": 1 + 2 / int8.GROUP, "bf16": 2, "f16": 2, "f32": 4}
 PREFILL = 256  # tokens scored at once while a prompt is read: bounds the activations' memory
 WIDTHS = (2, 3, 4, 5, 6, 8, 12, 16)
 """Rows a pass may be compiled for; a window between two of them runs on the wider."""
@@ -91,7 +90,7 @@ class OpenVinoModel:
         huge_pages.collapse()
 
     def memory(self) -> int:
-        return int(self.num_parameters * BYTES[self.dtype][0])
+        return int(self.num_parameters * WEIGHT_BYTES[self.dtype])
 
     def new_sequence(self, windows: Ids[int] = ()) -> OpenVinoSequence:
         widths = self._widths(windows) if self._fixed else {}
@@ -238,10 +237,20 @@ def _shapes(width: int, blocks: int) -> dict[str, list[int]]:
     }
 
 
-def compile_options(core: ov.Core, dtype: str, threads: int | None) -> dict[str, str]:
-    """Plugin settings: bf16 arithmetic where the processor has it, f32 elsewhere and for dtype f32."""
+def arithmetic(core: ov.Core, dtype: str) -> str:
+    """bf16 for int8 and bf16 where the processor has it, else f32; the cache is kept in the same."""
     has_bf16 = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-    precision = "bf16" if has_bf16 and dtype in ("int8", "bf16") else "f32"
+    return "bf16" if has_bf16 and dtype in ("int8", "bf16") else "f32"
+
+
+def cached_value_bytes(dtype: str) -> int:
+    """What a value of the KV cache takes on this processor."""
+    return 2 if arithmetic(ov.Core(), dtype) == "bf16" else 4
+
+
+def compile_options(core: ov.Core, dtype: str, threads: int | None) -> dict[str, str]:
+    """The plugin's settings."""
+    precision = arithmetic(core, dtype)
     options = {
         "PERFORMANCE_HINT": "LATENCY",
         "INFERENCE_PRECISION_HINT": precision,

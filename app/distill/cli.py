@@ -66,6 +66,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     evaluate = made["evaluate"]
     evaluate.add_argument("--k", default="5", help="windows, separated by commas; auto is one")
     evaluate.add_argument("--temperature", default="0,1", help="temperatures, separated by commas")
+    evaluate.add_argument("--acceptor", default="rejection")
     evaluate.add_argument("--max-tokens", type=int, default=96)
     evaluate.add_argument("--dtype", default="int8")
     evaluate.add_argument("--timed", action="store_true", help="run the target alone too, and compare the times")
@@ -265,7 +266,7 @@ def _evaluate(args: argparse.Namespace) -> None:
     prompts = _held_out_text(args)
     options = pairs.PairOptions(target=args.target, draft=args.draft, dtype=args.dtype, threads=args.threads)
     session = Session(pairs.load(options))
-    results = evaluate(session, prompts, ks, temperatures, args.max_tokens, args.seed, args.timed)
+    results = evaluate(session, prompts, ks, temperatures, args.max_tokens, args.seed, args.timed, args.acceptor)
     print(json.dumps(results) if args.json else table(results))
 
 

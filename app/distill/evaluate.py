@@ -53,6 +53,7 @@ def evaluate(
     max_tokens: int,
     seed: int,
     timed: bool,
+    acceptor: str = "rejection",
 ) -> list[dict[str, Any]]:
     """One entry for each (temperature, k): overall figures, and those of each category under `categories`.
 
@@ -66,7 +67,9 @@ def evaluate(
             total, by_category = Tally(), dict[str, Tally]()
             for number, (category, prompt) in enumerate(prompts):
                 sampling = Sampling(temperature=temperature, seed=seed + number)
-                request = Request(prompt=prompt, k=k, max_tokens=max_tokens, sampling=sampling, arms=arms)
+                request = Request(
+                    prompt=prompt, k=k, max_tokens=max_tokens, sampling=sampling, arms=arms, acceptor=acceptor
+                )
                 metrics = Metrics(session.run(request))
                 if metrics.reason == "error":
                     raise RequestError(metrics.message)
