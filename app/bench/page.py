@@ -1,8 +1,8 @@
 """What an open page costs: the same request in a browser and without one, in turn.
 
 The page is served by a process of its own; the runs without it are this process's, on a pair of its own. Both pairs
-are warmed up first, and the page is left while it is not measured. Both are loaded anew several times: where its
-weights come to lie in memory makes a pair a few percent faster or slower for as long as it is loaded.
+are warmed up first, and the page is left while it is not measured. Both are loaded anew several times,
+so that a difference between two loaded pairs is not taken for the page's.
 """
 
 from __future__ import annotations
