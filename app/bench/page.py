@@ -1,8 +1,8 @@
 """What an open page costs: the same request in a browser and without one, in turn.
 
 The page is served by a process of its own; the runs without it are this process's, on a pair of its own. Both pairs
-are warmed up first, and the page is left while it is not measured. Both are loaded anew several times,
-so that a difference between two loaded pairs is not taken for the page's.
+are warmed up first, and the page is left while it is not measured. Both are loaded anew several times, so that a
+difference between two loaded pairs is not taken for the page's.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from app import pairs, trace
@@ -60,31 +61,27 @@ def page_cost(starts: int, turns: int, k: int, max_tokens: int) -> str:
     browser_path = shutil.which("chromium") or shutil.which("chromium-browser")
     if browser_path is None:
         raise RequestError("This measurement needs Chromium; install the package chromium.")
-    seen: dict[str, dict[str, list[float]]] = {name: {arm: [] for arm in ARMS} for name in ("page", "alone")}
-    first_tokens: list[float] = []
+    seen: dict[str, list[dict[str, Any]]] = {"page": [], "alone": []}
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=browser_path, args=FLAGS)
         page = browser.new_page()
         for _ in range(starts):
             session = Session(pairs.load(pairs.PairOptions()))
             with _served() as address:
-                for turn in range(turns + 1):
-                    # whoever goes first may find another machine
-                    for name in ("page", "alone") if turn % 2 else ("alone", "page"):
-                        if name == "page":
-                            summary, first_token = _on_page(page, address, k, max_tokens)
-                        else:
-                            summary = _alone(session, k, max_tokens)
-                        if not turn:  # it warms both up
-                            continue
-                        if name == "page":
-                            first_tokens.append(first_token)
-                        for arm in ARMS:
-                            seen[name][arm].append(summary["arms"][arm]["tpot_s"])
+                runs = [
+                    ("page", partial(_on_page, page, address, k, max_tokens)),
+                    ("alone", partial(_alone, session, k, max_tokens)),
+                ]
+                for _, run in runs:
+                    run()  # warms it up
+                for _ in range(turns):
+                    for name, run in runs:
+                        seen[name].append(run())
+                    runs.reverse()  # whoever goes first may find another machine
         browser.close()
     lines = []
     for arm in ARMS:
-        with_page, alone = (seen[name][arm] for name in ("page", "alone"))
+        with_page, alone = ([summary["arms"][arm]["tpot_s"] for summary in found] for found in seen.values())
         # of each turn's two runs, since the machine's pace drifts over a measurement
         ratios = [one / other for one, other in zip(with_page, alone, strict=True)]
         page_ms, alone_ms = (1e3 * statistics.median(found) for found in (with_page, alone))
@@ -93,7 +90,8 @@ def page_cost(starts: int, turns: int, k: int, max_tokens: int) -> str:
         lines.append(
             f"{arm:12} {page_ms:.2f} ms with the page, {alone_ms:.2f} ms without: ratio {statistics.median(ratios):.3f} ({spread})"
         )
-    lines.append(f"first token {statistics.median(first_tokens):.2f} s after the click on Run")
+    first_token = statistics.median(summary["first_token_s"] for summary in seen["page"])
+    lines.append(f"first token {first_token:.2f} s after the click on Run")
     return "\n".join(
         [
             *lines,
@@ -124,8 +122,8 @@ def _served() -> Iterator[str]:
         server.wait()
 
 
-def _on_page(page: Any, address: str, k: int, max_tokens: int) -> tuple[dict[str, Any], float]:
-    """The run's summary, and the seconds from the click to the first token."""
+def _on_page(page: Any, address: str, k: int, max_tokens: int) -> dict[str, Any]:
+    """The run's summary, and as first_token_s the seconds from the click to the first token."""
     page.goto(address)
     page.wait_for_selector(".pg-view")
     page.locator("#prompt textarea").fill(PROMPT)
@@ -140,7 +138,7 @@ def _on_page(page: Any, address: str, k: int, max_tokens: int) -> tuple[dict[str
     text = str(page.evaluate("window.Playground.store.run.jsonl"))
     first_token = float(page.evaluate("window.firstTokenSeconds"))
     page.goto("about:blank")
-    return Metrics(trace.read(text.splitlines())).summary(), first_token
+    return {**Metrics(trace.read(text.splitlines())).summary(), "first_token_s": first_token}
 
 
 def _alone(session: Session, k: int, max_tokens: int) -> dict[str, Any]:

@@ -157,6 +157,11 @@ def optimiser(student: Student, rate: float) -> torch.optim.AdamW:
     return torch.optim.AdamW(groups, lr=rate, betas=(0.9, 0.95), fused=True)
 
 
+def overlaps(logits: Tensor, log_p: Tensor) -> Tensor:
+    """sum(min(p, q)) of every row [n]: the chance that a draft from logits [n, K] is kept, log_p [n, K] the target's."""
+    return torch.minimum(log_p, functional.log_softmax(logits, 1)).exp().sum(1)
+
+
 def measure(student: Student, data: HeldOut, k: int = 5) -> dict[str, dict[str, float]]:
     """Per temperature of the held-out answers: agreement, overlap (mean of sum min(p, q)), simulated tokens per pass."""
     result: dict[str, dict[str, float]] = {}
@@ -165,10 +170,9 @@ def measure(student: Student, data: HeldOut, k: int = 5) -> dict[str, dict[str, 
     with torch.no_grad():
         for e, log_p, best in zip(data.examples, data.kept_logprobs, data.argmax, strict=True):
             own, _ = rows(student, [e])
-            log_q = functional.log_softmax(student.lm_head(own), 1)
-            hit = student.kept_ids[log_q.argmax(1)].numpy() == best
-            overlap = torch.minimum(log_p, log_q).exp().sum(1).double().numpy()
-            by_temperature.setdefault(e.temperature, []).append((hit, overlap))
+            logits = student.lm_head(own)
+            hit = student.kept_ids[logits.argmax(1)].numpy() == best
+            by_temperature.setdefault(e.temperature, []).append((hit, overlaps(logits, log_p).double().numpy()))
     for temperature, found in sorted(by_temperature.items()):
         hits = [h for h, _ in found]
         chances = [o if temperature else h.astype(float) for h, o in found]
@@ -193,7 +197,7 @@ def sharpening(student: Student, data: HeldOut) -> float:
             answer = torch.from_numpy(np.flatnonzero(e.scored) >= e.answer)
             logits = student.lm_head(rows(student, [e])[0])[answer]
             for place, factor in enumerate(SHARPENINGS):
-                kept[place] += torch.minimum(log_p[answer], functional.log_softmax(logits * factor, 1)).exp().sum()
+                kept[place] += overlaps(logits * factor, log_p[answer]).sum()
     return SHARPENINGS[int(kept.argmax())]
 
 
