@@ -211,10 +211,13 @@ class Adaptive:
     """Tokens until a probe: where drafting stopped to pay, where it looked so from the beginning, and at most."""
 
     def __init__(self, costs: Costs, ks: Sequence[int], before: Acceptance | None = None) -> None:
-        """ks: the windows that may be chosen, 2 or more each. before: what was seen on another text."""
+        """ks: the windows that may be chosen, 2 or more each. before: what was seen on another text, which counts only
+        where drafting did not pay there: whether much or little was kept says too little of the next text."""
         self._costs = {k: costs.of(k) for k in sorted(ks)}
         self._steps = [costs.of(k + 1) - costs.of(k) for k in range(max(ks))]
         self._seen = Acceptance() if before is None else before.as_prior()
+        if self._best()[1] > self.HYSTERESIS:
+            self._seen = Acceptance()
         self._survival = 1.0
         self._rate = 1.0
         self._alone = 0
