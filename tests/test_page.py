@@ -9,9 +9,12 @@ from typing import Any
 import pytest
 from gradio_client import Client  # type: ignore[import-untyped]
 from gradio_client.exceptions import AppError  # type: ignore[import-untyped]
+from starlette.testclient import TestClient
+from starlette.types import Receive, Scope, Send
 
 from app import metrics, trace
 from app.ui import page
+from app.ui.first_script import FirstScript
 from tests.pages import served, toy_session
 
 
@@ -95,3 +98,21 @@ def test_page_is_served_whole_from_this_host() -> None:
     options = page.launch_options()
     assert options["share"] is False
     assert "https://" not in options["head"].replace("https://www.w3.org", "")
+
+
+def test_first_script_is_put_before_all_others_of_the_document_and_nowhere_else() -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        chunks = [b"<html><he", b"ad><script>later()</script></head>", "ä<head>".encode()]
+        length = str(sum(map(len, chunks))).encode()
+        headers = [(b"Content-Type", b"text/html; charset=utf-8"), (b"Content-Length", length)]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        for chunk in chunks:
+            await send({"type": "http.response.body", "body": chunk, "more_body": chunk is not chunks[-1]})
+
+    client = TestClient(FirstScript(app, "first()"))
+    plain = "<html><head><script>later()</script></head>ä<head>"
+    with_it = plain.replace("<head>", "<head><script>first()</script>", 1)
+    document = client.get("/")
+    assert document.text == with_it
+    assert int(document.headers["content-length"]) == len(with_it.encode())
+    assert client.get("/config").text == client.post("/").text == plain

@@ -16,6 +16,11 @@ def script() -> str:
     return "\n".join((FOLDER / name).read_text(encoding="utf-8") for name in names)
 
 
+def first_script() -> str:
+    """What has to run before Gradio's own scripts."""
+    return (FOLDER / "calm.js").read_text(encoding="utf-8")
+
+
 def style() -> str:
     """The page's styles."""
     return (FOLDER / "playground.css").read_text(encoding="utf-8")

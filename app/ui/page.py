@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 import gradio as gr
 from gradio.events import api
+from starlette.middleware import Middleware
 
 from app import trace
 from app.errors import PlaygroundError, TraceError
@@ -22,6 +23,7 @@ from app.metrics import DEFINITIONS, Metrics
 from app.trace import Arms, Event, ModelCard, Request, Sampling, Trace
 from app.ui import about, assets, chooser, hardware, plots, tune
 from app.ui.export import export_html
+from app.ui.first_script import FirstScript
 from app.ui.live import Line, Recent, stream
 from app.ui.render import items
 
@@ -132,6 +134,7 @@ def launch_options() -> dict[str, Any]:
         "theme": _theme(),
         # Not `css` and `js`: Gradio rewrites the selectors of the one and delays the other.
         "head": f"<style>{assets.style()}{_PAGE_STYLE}</style><script>{assets.script()}</script>",
+        "app_kwargs": {"middleware": [Middleware(FirstScript, script=assets.first_script())]},
         "allowed_paths": [str(_plotly())],
         "footer_links": ["api"],
         "share": False,
