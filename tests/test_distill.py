@@ -373,6 +373,23 @@ class TestPack:
             assert entry["categories"]["prompts"]["emitted"] == entry["emitted"] > 0
             assert entry["speedup"] > 0
 
+    def test_evaluation_takes_an_acceptor(self, tiny: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+        prompts = tmp_path / "prompts.txt"
+        prompts.write_text("Hi\nWhat is a list?\n")
+        itself = ["--draft", str(tiny), "--prompts", str(prompts)]
+        sampled = ["--k", "4", "--temperature", "2", "--max-tokens", "64", "--json"]
+
+        def rate(acceptor: str) -> float:
+            run("evaluate", *flags(tiny, tmp_path), *itself, *sampled, "--acceptor", acceptor)
+            (entry,) = json.loads(capsys.readouterr().out)
+            return float(entry["acceptance_rate"])
+
+        # where q is p, rejection keeps every draft, and exact those that the target would have drawn as well
+        assert rate("exact") < 0.9
+        assert rate("rejection") > 0.99
+        with pytest.raises(RequestError, match="no acceptor 'none'"):
+            rate("none")
+
     def test_export_has_the_kept_rows_and_the_unwanted_one(self, tiny: Path, packed: Path, tmp_path: Path) -> None:
         from app.backends.openvino import OpenVinoModel
 
