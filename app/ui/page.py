@@ -133,7 +133,7 @@ def launch_options() -> dict[str, Any]:
     options: dict[str, Any] = {
         "theme": _theme(),
         # Not `css` and `js`: Gradio rewrites the selectors of the one and delays the other.
-        "head": f"<style>{assets.style()}{_PAGE_STYLE}</style><script>{assets.script()}</script>",
+        "head": f"<style>{assets.style()}{_PAGE_STYLE}</style><script>{assets.script()}\nPlayground.started?.();</script>",
         "app_kwargs": {"middleware": [Middleware(FirstScript, script=assets.first_script())]},
         "allowed_paths": [str(_plotly())],
         "footer_links": ["api"],
