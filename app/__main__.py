@@ -15,17 +15,18 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from app import planner, trace
-from app import sweep as sweeping
 from app.bench import cli as bench
 from app.distill import cli as distill
 from app.errors import PlaygroundError, RequestError, TraceError
-from app.metrics import Metrics
-from app.trace import Request, Sampling
+from app.neuron import planner
+from app.record import sweep as sweeping
+from app.record import trace
+from app.record.metrics import Metrics
+from app.record.trace import Request, Sampling
 
 if TYPE_CHECKING:
-    from app import pairs
-    from app.session import Session
+    from app.engine.session import Session
+    from app.pairs import registry as pairs
 
 BAD_INPUT = 2
 
@@ -160,7 +161,8 @@ def _k(text: str) -> int:
 
 
 def _pair_options(options: argparse.Namespace) -> pairs.PairOptions:
-    from app import pair_files, pairs
+    from app.pairs import pair_files
+    from app.pairs import registry as pairs
 
     named = {field.name: getattr(options, field.name) for field in dataclasses.fields(pairs.PairOptions)}
     given = {name: value for name, value in named.items() if value is not None}
@@ -170,9 +172,10 @@ def _pair_options(options: argparse.Namespace) -> pairs.PairOptions:
 
 def _session(options: argparse.Namespace, acceptor: str | None, folder: Path | None = None) -> Session:
     """The session of the pair that the flags name. folder: the pairs it may switch to."""
-    from app import pair_files, pairs
-    from app.acceptance import load_custom
-    from app.session import Session
+    from app.engine.acceptance import load_custom
+    from app.engine.session import Session
+    from app.pairs import pair_files
+    from app.pairs import registry as pairs
 
     custom = load_custom(acceptor) if acceptor and ":" in acceptor else None
     own = _pair_options(options)

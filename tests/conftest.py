@@ -8,7 +8,7 @@ from functools import lru_cache
 import pytest
 from hypothesis import settings
 
-from app import pairs
+from app.pairs import registry as pairs
 
 # the machine is shared: no test may fail for being slow, and none for being unlucky
 settings.register_profile("steady", deadline=None, derandomize=True)

@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from app.acceptance import ACCEPTORS, Acceptor, Judgement, Verdict, find, load_custom
+from app.engine.acceptance import ACCEPTORS, Acceptor, Judgement, Verdict, find, load_custom
+from app.engine.sampling import Noise, Purpose, RoundNoise
 from app.errors import ModelError, RequestError
-from app.sampling import Noise, Purpose, RoundNoise
 
 Rows = NDArray[np.float32]
 LOSSLESS = [name for name, acceptor in ACCEPTORS.items() if acceptor.lossless]
@@ -38,7 +38,7 @@ def test_find_gives_every_acceptor_with_its_promises() -> None:
         assert len(acceptor.description) <= 120
 
 
-@pytest.mark.parametrize("name", ["greedy", "", "os:system", "app.acceptance:Rejection"])
+@pytest.mark.parametrize("name", ["greedy", "", "os:system", "app.engine.acceptance:Rejection"])
 def test_find_lists_the_names_and_loads_no_code(name: str) -> None:
     with pytest.raises(RequestError, match="rejection, exact, block, coupled, typical, lenient, upstream"):
         find(name)

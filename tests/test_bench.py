@@ -10,7 +10,7 @@ import pytest
 from app.bench.acceptors import table
 from app.bench.cli import read_prompts
 from app.errors import RequestError
-from tests.pages import toy_session
+from tests.support.pages import toy_session
 
 
 def rows(**toy: object) -> dict[str, list[str]]:

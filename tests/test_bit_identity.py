@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from app.acceptance import ACCEPTORS
-from app.metrics import Metrics
-from app.pairs import Pair
-from app.session import Session
-from app.trace import Request, Sampling
+from app.engine.acceptance import ACCEPTORS
+from app.engine.session import Session
+from app.pairs.registry import Pair
+from app.record.metrics import Metrics
+from app.record.trace import Request, Sampling
 
 PER_CATEGORY, MAX_TOKENS = 4, 128
 ENTRIES: list[dict[str, str]] = json.loads(

@@ -13,12 +13,12 @@ import pytest
 from gguf import GGMLQuantizationType, GGUFWriter, quantize
 from numpy.typing import NDArray
 
-from app import pairs
-from app.backends.checkpoint import SafetensorsCheckpoint, read_config
-from app.backends.gguf_file import GgufCheckpoint, sidecar
-from app.backends.openvino import OpenVinoModel
+from app.backends.checkpoints.checkpoint import SafetensorsCheckpoint, read_config
+from app.backends.checkpoints.gguf_file import GgufCheckpoint, sidecar
+from app.backends.openvino.model import OpenVinoModel
 from app.errors import PairError
-from tests.llamas import LLAMA3_ROPE, TINY, reference_logits, save_directory, weights
+from app.pairs import registry as pairs
+from tests.support.llamas import LLAMA3_ROPE, TINY, reference_logits, save_directory, weights
 
 IDS = [5, 17, 3, 99, 64, 2, 2, 120, 31, 8] * 8
 

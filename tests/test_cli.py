@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
-from app import pairs, trace
 from app.__main__ import main
-from app.pairs import Pair
+from app.pairs import registry as pairs
+from app.pairs.registry import Pair
+from app.record import trace
 
 PROMPT = "Explain what a transformer language model is, in three sentences."
 

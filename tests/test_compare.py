@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from app import pairs
 from app.__main__ import main
 from app.backends.toy import toy_pair
 from app.bench import compare, peers, report
 from app.bench.peer_files import PeerFiles
 from app.errors import RequestError
+from app.pairs import registry as pairs
 
 NO_FILES = PeerFiles(Path("a"), Path("b"), Path("c"), Path("d"), Path("e"))
 

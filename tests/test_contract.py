@@ -1,4 +1,4 @@
-"""What every engine promises of `app.model`, on tiny checkpoints, one test for all; and that the engines agree."""
+"""What every engine promises of `app.engine.model`, on tiny checkpoints, one test for all; and that the engines agree."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ import pytest
 from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
-from app import pairs
+from app.engine.model import Model
+from app.engine.session import Session
 from app.errors import PairError
-from app.metrics import Metrics
-from app.model import Model
-from app.session import Session
-from app.trace import Request, RunFinished, RunStarted
-from tests.llamas import LLAMA3, TINY, reference_logits, save_directory, save_tokenizer, weights
+from app.pairs import registry as pairs
+from app.record.metrics import Metrics
+from app.record.trace import Request, RunFinished, RunStarted
+from tests.support.llamas import LLAMA3, TINY, reference_logits, save_directory, save_tokenizer, weights
 
 TORCH = pytest.mark.skipif(
     any(importlib.util.find_spec(name) is None for name in ("torch", "transformers", "accelerate")),
@@ -161,7 +161,7 @@ def test_breaking_the_contract_is_an_assertion(tmp_path: Path, backend: str) -> 
 def test_a_long_prompt_is_read_in_parts(tmp_path: Path, backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
     model = target_of(tiny(tmp_path / "tiny"), backend)
     at_once = model.new_sequence().forward(IDS, 3).copy()
-    monkeypatch.setattr(f"app.backends.{backend}.PREFILL", 16)
+    monkeypatch.setattr(f"app.backends.{backend}.model.PREFILL", 16)
     sequence = model.new_sequence()
     assert near(sequence.forward(IDS, 3), at_once)
     assert sequence.length == len(IDS)

@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.acceptance import find
 from app.backends.toy import ToySequence, toy_pair
-from app.decode import Limits, decode
-from app.drafting import ModelDrafter
+from app.engine.acceptance import find
+from app.engine.decode import Limits, decode
+from app.engine.drafting import ModelDrafter
 from app.errors import ModelError
-from app.trace import Round, Sampling
+from app.record.trace import Round, Sampling
 
 PROMPT = [3, 1, 2]
 

@@ -15,8 +15,8 @@ import pytest
 from safetensors.numpy import save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from app.backends import int8
-from app.backends.checkpoint import SafetensorsCheckpoint, read_config
+from app.backends.checkpoints import int8
+from app.backends.checkpoints.checkpoint import SafetensorsCheckpoint, read_config
 from app.distill import cli, corpus, data, shards, teacher
 from app.distill.openers import OPENERS, PASSAGES, WEIGHTS
 from app.distill.overlap import Overlap
@@ -187,7 +187,7 @@ class TestTeacher:
 
     def test_batching_changes_nothing(self, tiny: Path, tmp_path: Path) -> None:
         """Answers made together, with a shared prefix, are those of sequences scored alone; so are the states."""
-        from app.backends.openvino_teacher import TeacherGraph
+        from app.backends.openvino.teacher import TeacherGraph
 
         target = Target(tiny, tmp_path)
         prompts = [(*target.opening, *target.tokenizer.encode(text), *target.closing) for text in ("Hi", "What is 2?")]
@@ -391,7 +391,7 @@ class TestPack:
             rate("none")
 
     def test_export_has_the_kept_rows_and_the_unwanted_one(self, tiny: Path, packed: Path, tmp_path: Path) -> None:
-        from app.backends.openvino import OpenVinoModel
+        from app.backends.openvino.model import OpenVinoModel
 
         draft, out = SafetensorsCheckpoint(packed), tmp_path / "plain"
         run("export", *flags(tiny, tmp_path), "--draft", str(packed), "--out", str(out))
@@ -494,8 +494,8 @@ class TestTraining:
     def test_the_engine_gives_the_students_logits(self, tiny: Path, tmp_path: Path) -> None:
         import torch
 
-        from app.backends.checkpoint import WithEmbeddings
-        from app.backends.openvino import OpenVinoModel
+        from app.backends.checkpoints.checkpoint import WithEmbeddings
+        from app.backends.openvino.model import OpenVinoModel
         from app.distill.student import Shape, Student
 
         target = Target(tiny, tmp_path)

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from app.backends.toy import ToyModel, toy_pair
-from app.drafting import MAX_MATCH, MIN_MATCH, EitherDrafter, LookupDrafter, ModelDrafter, Proposal
-from app.sampling import Floats, Noise, Purpose, RoundNoise, draw
-from app.trace import Sampling
+from app.engine.drafting import MAX_MATCH, MIN_MATCH, EitherDrafter, LookupDrafter, ModelDrafter, Proposal
+from app.engine.sampling import Floats, Noise, Purpose, RoundNoise, draw
+from app.record.trace import Sampling
 
 NOISE = Noise(0).at(0)
 

@@ -19,13 +19,13 @@ import pytest
 from numpy.typing import NDArray
 from scipy import stats  # type: ignore[import-untyped]
 
-from app.acceptance import ACCEPTORS, Acceptor, Block, Verdict
 from app.backends.toy import Agreement, ToyModel, toy_pair
-from app.decode import Limits, decode
-from app.drafting import Drafter, EitherDrafter, LookupDrafter, ModelDrafter
-from app.sampling import Purpose, warp
-from app.trace import Round, Sampling
-from app.windows import Adaptive, Costs, Windows
+from app.engine.acceptance import ACCEPTORS, Acceptor, Block, Verdict
+from app.engine.decode import Limits, decode
+from app.engine.drafting import Drafter, EitherDrafter, LookupDrafter, ModelDrafter
+from app.engine.sampling import Purpose, warp
+from app.engine.windows import Adaptive, Costs, Windows
+from app.record.trace import Round, Sampling
 
 LOSSLESS = [name for name, acceptor in ACCEPTORS.items() if acceptor.lossless]
 LOSSY = [name for name, acceptor in ACCEPTORS.items() if not acceptor.lossless]

@@ -9,8 +9,8 @@ from pathlib import Path
 import gradio as gr
 import pytest
 
-from app.neuron_monitor import CoreUse, MemoryMonitor, MemoryReading, parse_report
-from app.planner import CORE_BYTES, INSTANCES, MODELS, ModelConfig, plan
+from app.neuron.monitor import CoreUse, MemoryMonitor, MemoryReading, parse_report
+from app.neuron.planner import CORE_BYTES, INSTANCES, MODELS, ModelConfig, plan
 from app.ui import hardware
 
 FIXTURE = Path(__file__).parent / "fixtures" / "neuron_monitor_trn1_32xlarge.jsonl"

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from app import metrics
 from app.errors import RequestError
-from app.trace import Event, loads
+from app.record import metrics
+from app.record.trace import Event, loads
 from app.ui.live import SLOTS, Line, Recent, Updates, stream
-from tests.traces import trace as both_arms
+from tests.support.traces import trace as both_arms
 
 
 class Recorded:

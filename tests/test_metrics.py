@@ -1,4 +1,4 @@
-"""Every figure against a value worked out by hand on the traces of `tests.traces`."""
+"""Every figure against a value worked out by hand on the traces of `tests.support.traces`."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import json
 
 import pytest
 
-from app import metrics, trace
-from app.metrics import ArmTotals, Metrics
-from app.trace import Request
-from tests.pages import toy_session
-from tests.traces import SPECULATIVE, arm_of, drafted, speculative_round, started, target_arm, texts
-from tests.traces import trace as both_arms
+from app.record import metrics, trace
+from app.record.metrics import ArmTotals, Metrics
+from app.record.trace import Request
+from tests.support.pages import toy_session
+from tests.support.traces import SPECULATIVE, arm_of, drafted, speculative_round, started, target_arm, texts
+from tests.support.traces import trace as both_arms
 
 
 def test_target_arm_figures() -> None:

@@ -19,15 +19,15 @@ from hypothesis import strategies as st
 
 torch = pytest.importorskip("torch", reason="the Neuron backend needs torch")
 
-from app.acceptance import ACCEPTORS  # noqa: E402
-from app.backends import neuron  # noqa: E402
-from app.backends.neuron import NeuronModel, NeuronSequence, load_pair, run_upstream  # noqa: E402
-from app.decode import Limits, decode  # noqa: E402
-from app.drafting import ModelDrafter  # noqa: E402
+from app.backends.neuron import model as neuron  # noqa: E402
+from app.backends.neuron.model import NeuronModel, NeuronSequence, load_pair, run_upstream  # noqa: E402
+from app.engine.acceptance import ACCEPTORS  # noqa: E402
+from app.engine.decode import Limits, decode  # noqa: E402
+from app.engine.drafting import ModelDrafter  # noqa: E402
+from app.engine.race import race  # noqa: E402
 from app.errors import ModelError, PairError, RequestError  # noqa: E402
-from app.race import race  # noqa: E402
-from app.trace import Arm, Round, Sampling, dumps, loads  # noqa: E402
-from tests import neuron_fake  # noqa: E402
+from app.record.trace import Arm, Round, Sampling, dumps, loads  # noqa: E402
+from tests.support import neuron_fake  # noqa: E402
 
 torch.set_num_threads(1)  # rows of 24 numbers: more threads only wait for one another
 
@@ -942,8 +942,9 @@ def test_a_neuron_pair_runs_from_its_options_to_the_last_event(
     """What the command line does: options, pair, session, both arms one after the other; then upstream's loop."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
-    from app import pairs, trace
-    from app.session import Session
+    from app.engine.session import Session
+    from app.pairs import registry as pairs
+    from app.record import trace
 
     monkeypatch.setattr(neuron, "_devices", lambda: [Path("/dev/neuron0")])
     byte_level = Tokenizer(models.BPE({chr(ord("a") + i): i for i in range(V)}, []))

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from app import neuron_monitor
-from app.neuron_monitor import CoreUse, MemoryMonitor, MemoryReading, parse_report
+from app.neuron import monitor as neuron_monitor
+from app.neuron.monitor import CoreUse, MemoryMonitor, MemoryReading, parse_report
 
 REPORTS = (Path(__file__).parent / "fixtures" / "neuron_monitor.jsonl").read_text().splitlines()
 MANY_CORES = (Path(__file__).parent / "fixtures" / "neuron_monitor_trn1_32xlarge.jsonl").read_text()

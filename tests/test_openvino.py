@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from app import pairs
-from app.backends.openvino import OpenVinoModel
-from app.model import Model, Sequence
-from app.pairs import Pair
+from app.backends.openvino.model import OpenVinoModel
+from app.engine.model import Model, Sequence
+from app.pairs import registry as pairs
+from app.pairs.registry import Pair
 
 Load = Callable[[str], Pair]
-REFERENCE: dict[str, Any] = json.loads((Path(__file__).parent / "reference" / "smollm2.json").read_text())
+REFERENCE: dict[str, Any] = json.loads((Path(__file__).parent / "support" / "reference" / "smollm2.json").read_text())
 CASES: list[dict[str, Any]] = REFERENCE["cases"]
 
 
@@ -232,7 +232,7 @@ def test_a_sequence_refuses_what_the_contract_forbids(embedded: Pair) -> None:
 
 
 def test_where_memory_is_short_all_windows_share_one_program(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("app.backends.openvino.free_memory", lambda: 10**9)
+    monkeypatch.setattr("app.backends.openvino.model.free_memory", lambda: 10**9)
     target = pairs.load(pairs.PairOptions(n_positions=256)).target
     prompt, window = CASES[0]["prompt_ids"], CASES[1]["prompt_ids"][:5]
     alone, wide = target.new_sequence((1,)), target.new_sequence((5,))

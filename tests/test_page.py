@@ -12,10 +12,10 @@ from gradio_client.exceptions import AppError  # type: ignore[import-untyped]
 from starlette.testclient import TestClient
 from starlette.types import Receive, Scope, Send
 
-from app import metrics, trace
+from app.record import metrics, trace
 from app.ui import page
 from app.ui.first_script import FirstScript
-from tests.pages import served, toy_session
+from tests.support.pages import served, toy_session
 
 
 @pytest.fixture(scope="module")

@@ -9,14 +9,15 @@ from typing import Any
 
 import pytest
 
-from app import memory, pair_files, pairs
 from app.__main__ import _pair_options, _parser
+from app.engine.session import Session
 from app.errors import PairError, RequestError
-from app.metrics import Metrics
-from app.pairs import PairOptions
-from app.session import Session
-from app.trace import Request, RunStarted, Sampling
-from tests.llamas import TINY, save_directory, save_tokenizer, weights
+from app.pairs import memory, pair_files
+from app.pairs import registry as pairs
+from app.pairs.registry import PairOptions
+from app.record.metrics import Metrics
+from app.record.trace import Request, RunStarted, Sampling
+from tests.support.llamas import TINY, save_directory, save_tokenizer, weights
 
 
 @pytest.fixture(autouse=True)
@@ -152,7 +153,7 @@ def test_memory_is_estimated_against_what_is_free(tmp_path: Path, monkeypatch: p
 
 
 def test_a_processor_without_bf16_keeps_the_cache_in_f32(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from app.backends import openvino
+    from app.backends.openvino import model as openvino
 
     pair = PairOptions(target=tiny(tmp_path / "target"), draft=tiny(tmp_path / "draft"), dtype="bf16")
     weights_, values = 2 * 78144 * 2, 256 * 3 * 2 * 2 * 2 * 16

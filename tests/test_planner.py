@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app import planner
 from app.errors import PairError, RequestError
-from app.planner import CORE_BYTES, DTYPE_BYTES, INSTANCES, MODELS, ModelConfig, plan
+from app.neuron import planner
+from app.neuron.planner import CORE_BYTES, DTYPE_BYTES, INSTANCES, MODELS, ModelConfig, plan
 
 SUPPORTED = [name for name, instance in INSTANCES.items() if instance.num_cores]
 

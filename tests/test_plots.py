@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from app.metrics import Metrics
-from app.theory import PUBLISHED
+from app.record.metrics import Metrics
+from app.record.theory import PUBLISHED
 from app.ui import plots
-from tests.traces import trace
+from tests.support.traces import trace
 
 
 def series(arm: str, name: str) -> Any:

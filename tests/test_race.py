@@ -7,8 +7,8 @@ from itertools import groupby
 
 import pytest
 
-from app.race import BURST, race
-from app.trace import Arm, Round
+from app.engine.race import BURST, race
+from app.record.trace import Arm, Round
 
 
 def arm(name: Arm, seconds: list[float], closed: list[Arm]) -> Generator[Round, None, None]:

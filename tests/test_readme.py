@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from app import pair_files
-from app.acceptance import load_custom
 from app.backends.toy import toy_pair
-from app.metrics import Metrics
-from app.pairs import Pair, PairOptions
-from app.session import Session
-from app.trace import Request, Sampling
-from tests.pages import served, toy_session
+from app.engine.acceptance import load_custom
+from app.engine.session import Session
+from app.pairs import pair_files
+from app.pairs.registry import Pair, PairOptions
+from app.record.metrics import Metrics
+from app.record.trace import Request, Sampling
+from tests.support.pages import served, toy_session
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")

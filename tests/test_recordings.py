@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from app import metrics, theory, trace
-from app.metrics import DEFINITIONS
-from app.trace import RunFinished, RunStarted, Trace
+from app.record import metrics, theory, trace
+from app.record.metrics import DEFINITIONS
+from app.record.trace import RunFinished, RunStarted, Trace
 from app.ui import about, page
 from app.ui.assets import REPLAYS
 

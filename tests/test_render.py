@@ -9,13 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app import metrics, trace
-from app.trace import AUTO_K, Event, Round, RunFinished, State, TokenTexts, join_pieces, piece_text
+from app.record import metrics, trace
+from app.record.trace import AUTO_K, Event, Round, RunFinished, State, TokenTexts, join_pieces, piece_text
 from app.ui import render
 from app.ui.assets import json_for_html
 from app.ui.export import export_html
-from tests.traces import SPECULATIVE, drafted, final, speculative_round, started, target_arm, texts
-from tests.traces import trace as both_arms
+from tests.support.traces import SPECULATIVE, drafted, final, speculative_round, started, target_arm, texts
+from tests.support.traces import trace as both_arms
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy import stats  # type: ignore[import-untyped]
 
-from app.errors import RequestError
-from app.sampling import (
+from app.engine.sampling import (
     Noise,
     NonFiniteLogits,
     Purpose,
@@ -27,7 +26,8 @@ from app.sampling import (
     validate,
     warp,
 )
-from app.trace import Sampling
+from app.errors import RequestError
+from app.record.trace import Sampling
 
 Row = NDArray[np.float32]
 ROOT = Path(__file__).parents[1]
@@ -239,7 +239,7 @@ def test_noise_is_uniform_and_independent_in_every_key() -> None:
 
 def test_noise_is_the_same_in_another_process() -> None:
     program = (
-        "from app.sampling import Noise, Purpose\n"
+        "from app.engine.sampling import Noise, Purpose\n"
         "noise = Noise(2**63 - 1)\n"
         "print(*[noise.uniform(p, d).hex() for p in (0, 10**6) for d in Purpose], *noise.gumbel(3, 4))"
     )

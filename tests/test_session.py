@@ -7,13 +7,13 @@ from dataclasses import replace
 
 import pytest
 
-from app import trace
 from app.backends.toy import toy_pair
+from app.engine.session import Session
 from app.errors import RequestError
-from app.metrics import Metrics
-from app.pairs import Pair
-from app.session import Session
-from app.trace import Request, Round, RunFinished, RunStarted, Sampling, TokenTexts
+from app.pairs.registry import Pair
+from app.record import trace
+from app.record.metrics import Metrics
+from app.record.trace import Request, Round, RunFinished, RunStarted, Sampling, TokenTexts
 
 HELLO = Request(prompt="hello", max_tokens=24, k=4, sampling=Sampling(temperature=1.0, seed=3))
 

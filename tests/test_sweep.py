@@ -7,14 +7,14 @@ from typing import Any
 
 import pytest
 
-from app import sweep as sweeping
-from app import theory
 from app.errors import RequestError
-from app.metrics import Metrics
-from app.sweep import Step, Sweep, sweep
-from app.trace import Request, Sampling
-from tests.pages import toy_session
-from tests.simulated import SimulatedSession
+from app.record import sweep as sweeping
+from app.record import theory
+from app.record.metrics import Metrics
+from app.record.sweep import Step, Sweep, sweep
+from app.record.trace import Request, Sampling
+from tests.support.pages import toy_session
+from tests.support.simulated import SimulatedSession
 
 KS = (2, 3, 4, 5, 8)
 

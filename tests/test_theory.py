@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app import theory
-from app.metrics import Metrics
-from app.trace import Alternative, DraftedToken, Event
-from tests.traces import SPECULATIVE, drafted, final, speculative_round, started, target_arm, texts, trace
+from app.record import theory
+from app.record.metrics import Metrics
+from app.record.trace import Alternative, DraftedToken, Event
+from tests.support.traces import SPECULATIVE, drafted, final, speculative_round, started, target_arm, texts, trace
 
 
 def test_expected_tokens_by_hand() -> None:

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.errors import PairError, RequestError
-from app.pairs import Pair
-from app.tokenizer import TextTokenizer
-from app.trace import join_pieces, piece_text
+from app.pairs.registry import Pair
+from app.pairs.tokenizer import TextTokenizer
+from app.record.trace import join_pieces, piece_text
 
 # SmolLM2's vocabulary lacks six control bytes, and F1 and F2, which begin only characters not yet assigned
 ENCODABLE = st.characters(exclude_categories=["Cs", "Cn"], exclude_characters="\x04\x06\x13\x14\x16\x1d")

@@ -14,20 +14,20 @@ from typing import Any
 import numpy as np
 import pytest
 
-from app import pairs
 from app.__main__ import main
-from app.backends.checkpoint import SafetensorsCheckpoint, read_config
+from app.backends.checkpoints.checkpoint import SafetensorsCheckpoint, read_config
+from app.engine.session import Session
 from app.errors import ModelError, PairError
-from app.metrics import Metrics
-from app.pairs import Pair, PairOptions
-from app.session import Session
-from app.trace import Request
-from tests.llamas import TINY, save_directory, save_tokenizer, weights
+from app.pairs import registry as pairs
+from app.pairs.registry import Pair, PairOptions
+from app.record.metrics import Metrics
+from app.record.trace import Request
+from tests.support.llamas import TINY, save_directory, save_tokenizer, weights
 
 torch = pytest.importorskip("torch", reason="needs app/backends/requirements-torch.txt")
 for needed in ("transformers", "accelerate"):
     pytest.importorskip(needed, reason="needs app/backends/requirements-torch.txt")
-backend = importlib.import_module("app.backends.torch")
+backend = importlib.import_module("app.backends.torch.model")
 
 CPU = torch.device("cpu")
 ROOT = Path(__file__).resolve().parent.parent

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from app.backends.toy import ASSISTANT, STOP, USER, ToyModel, ToyTokenizer, toy_pair
-from app.model import Model, Sequence, Tokenizer
-from app.sampling import warp
-from app.trace import Sampling
+from app.engine.model import Model, Sequence, Tokenizer
+from app.engine.sampling import warp
+from app.record.trace import Sampling
 
 
 def test_toys_are_what_the_protocols_ask() -> None:

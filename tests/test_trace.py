@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app import trace
 from app.errors import TraceError
-from tests import traces
+from app.record import trace
+from tests.support import traces
 
 
 def sample() -> trace.Trace:

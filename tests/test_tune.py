@@ -9,17 +9,17 @@ from typing import Any
 import gradio as gr
 import pytest
 
-from app import trace as traces
 from app.errors import TraceError
-from app.sweep import Step, Sweep, sweep
-from app.theory import PUBLISHED
-from app.trace import Request
+from app.record import trace as traces
+from app.record.sweep import Step, Sweep, sweep
+from app.record.theory import PUBLISHED
+from app.record.trace import Request
 from app.ui import plots, tune
 from app.ui.live import Line
-from tests.pages import EXAMPLES, toy_session
-from tests.simulated import SimulatedSession
+from tests.support.pages import EXAMPLES, toy_session
+from tests.support.simulated import SimulatedSession
+from tests.support.traces import SPECULATIVE, started, target_arm, texts, trace
 from tests.test_hardware import text
-from tests.traces import SPECULATIVE, started, target_arm, texts, trace
 
 
 @pytest.fixture(scope="module")

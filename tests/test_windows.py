@@ -10,16 +10,16 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from app import trace
-from app.acceptance import ACCEPTORS
+from app.engine.acceptance import ACCEPTORS
+from app.engine.sampling import Noise
+from app.engine.session import Session
+from app.engine.windows import PROBED, Acceptance, Adaptive, Costs, Cycle, Fixed, Windows
 from app.errors import RequestError
-from app.metrics import Metrics
-from app.sampling import Noise
-from app.session import Session
-from app.trace import AUTO_K, Request, Round, Sampling
-from app.windows import PROBED, Acceptance, Adaptive, Costs, Cycle, Fixed, Windows
-from tests.pages import toy_session
-from tests.simulated import SimulatedSession
+from app.record import trace
+from app.record.metrics import Metrics
+from app.record.trace import AUTO_K, Request, Round, Sampling
+from tests.support.pages import toy_session
+from tests.support.simulated import SimulatedSession
 
 ALL = range(2, 17)
 

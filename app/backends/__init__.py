@@ -1,1 +1,1 @@
-"""Engines that run a Llama model behind `app.model`'s protocols; each loads lazily, by name."""
+"""Engines that run a Llama model behind `app.engine.model`'s protocols; each loads lazily, by name."""

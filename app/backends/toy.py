@@ -1,4 +1,4 @@
-"""Toy models: tables of random logits that keep the whole contract of `app.model`, for tests and demonstrations.
+"""Toy models: tables of random logits that keep the whole contract of `app.engine.model`, for tests and demonstrations.
 
 They load no weights and say the same from a seed everywhere. They are strict: every broken rule of the contract is an
 AssertionError, an array returned earlier turns to NaN once it is no longer the caller's, and the logits of a position
@@ -16,7 +16,7 @@ from typing import Literal
 
 import numpy as np
 
-from app.model import Logits
+from app.engine.model import Logits
 
 Agreement = Literal["same", "good", "bad", "adversarial"]
 

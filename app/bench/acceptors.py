@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from app.engine.session import Session
 from app.errors import RequestError
-from app.metrics import ArmTotals, Metrics
-from app.session import Session
-from app.trace import Request, Sampling
+from app.record.metrics import ArmTotals, Metrics
+from app.record.trace import Request, Sampling
 
 
 def table(

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 
 from app.errors import RequestError
-from app.pairs import ROOT, PairOptions, load
+from app.pairs.registry import ROOT, PairOptions, load
 
 PROMPTS = ROOT / "assets" / "prompts.json"
 PAGE = {"starts": 5, "turns": 3, "k": 3, "max_tokens": 128}
@@ -46,7 +46,7 @@ def main(args: argparse.Namespace) -> int:
     if args.measurement == "page":
         return _page(args.starts, args.turns, args.k, args.max_tokens)
     from app.bench.acceptors import table
-    from app.session import Session
+    from app.engine.session import Session
 
     if args.count < 1:
         raise RequestError(f"{args.count} prompts cannot be measured; choose 1 or more.")

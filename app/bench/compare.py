@@ -20,14 +20,14 @@ from typing import Any
 
 import numpy as np
 
-from app import pairs
 from app.bench import peer_files, peers
+from app.engine.model import Model
+from app.engine.session import Session
 from app.errors import PairError, PlaygroundError, RequestError
-from app.metrics import ArmTotals, Metrics
-from app.model import Model
-from app.session import Session
-from app.sweep import Sweep
-from app.trace import AUTO_K, Event, Request, Sampling, Trace, k_name
+from app.pairs import registry as pairs
+from app.record.metrics import ArmTotals, Metrics
+from app.record.sweep import Sweep
+from app.record.trace import AUTO_K, Event, Request, Sampling, Trace, k_name
 
 CONTEXTS = (128, 512, 1024, 2048, 4096)
 BANDWIDTH_BYTES = 1 << 28
@@ -340,7 +340,7 @@ def _say(what: str) -> None:
 
 def check(plan: Plan) -> None:
     """Raises RequestError or PairError for what cannot be measured."""
-    from app.backends.llama_graph import DTYPES
+    from app.backends.openvino.llama_graph import DTYPES
 
     if not plan.prompts:
         raise RequestError("There is no prompt to measure; choose 1 or more with --count.")

@@ -18,11 +18,12 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
-from app import pairs, trace
+from app.engine.session import Session
 from app.errors import RequestError
-from app.metrics import Metrics
-from app.session import Session
-from app.trace import ARMS, Request
+from app.pairs import registry as pairs
+from app.record import trace
+from app.record.metrics import Metrics
+from app.record.trace import ARMS, Request
 
 PROMPT = "Write a short letter to a friend about a walk in the hills."
 FLAGS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-sync"]

@@ -14,11 +14,11 @@ from typing import Any
 
 import numpy as np
 
-from app import pairs
-from app.backends.cache import filled, fingerprint
-from app.backends.checkpoint import Checkpoint, SafetensorsCheckpoint, read_config
-from app.backends.gguf_file import GgufCheckpoint, _gguf_name, sidecar
+from app.backends.checkpoints.cache import filled, fingerprint
+from app.backends.checkpoints.checkpoint import Checkpoint, SafetensorsCheckpoint, read_config
+from app.backends.checkpoints.gguf_file import GgufCheckpoint, _gguf_name, sidecar
 from app.distill.pack import config_json, export
+from app.pairs import registry as pairs
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
 

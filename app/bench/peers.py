@@ -12,9 +12,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from app import pairs
 from app.bench.peer_files import PeerFiles
 from app.errors import RequestError
+from app.pairs import registry as pairs
 
 HERE = Path(__file__).resolve().parent
 REQUIREMENTS = HERE / "requirements-peers.txt"

@@ -90,8 +90,8 @@ def main(args: argparse.Namespace) -> int:
 
 
 def _target(args: argparse.Namespace) -> Any:
-    from app import pairs
     from app.distill.target import Target
+    from app.pairs import registry as pairs
 
     path = pairs.embedded_target() if args.target is None else args.target
     return Target(path, args.work / "cache")
@@ -108,7 +108,7 @@ def _folders(work: Path, stage: str) -> list[Path]:
 
 
 def _dialogues(args: argparse.Namespace) -> None:
-    from app.backends.openvino_teacher import BLOCK, TeacherGraph
+    from app.backends.openvino.teacher import BLOCK, TeacherGraph
     from app.distill import corpus, data
 
     try:
@@ -206,7 +206,7 @@ def _earlier(folder: Path, names: Iterable[str]) -> tuple[Any, dict[str, Any]]:
     import numpy as np
     import torch
 
-    from app.backends.checkpoint import SafetensorsCheckpoint
+    from app.backends.checkpoints.checkpoint import SafetensorsCheckpoint
 
     if (folder / "state.pt").exists():
         return np.load(folder / "kept_ids.npy"), torch.load(folder / "state.pt", weights_only=True)["student"]
@@ -251,10 +251,10 @@ def _shape(target: Any, num_layers: int) -> Any:
 
 
 def _evaluate(args: argparse.Namespace) -> None:
-    from app import pairs
     from app.distill.evaluate import evaluate, table
-    from app.session import Session
-    from app.trace import named_k
+    from app.engine.session import Session
+    from app.pairs import registry as pairs
+    from app.record.trace import named_k
 
     try:
         ks = [named_k(k) for k in args.k.split(",")]
@@ -271,7 +271,7 @@ def _evaluate(args: argparse.Namespace) -> None:
 
 
 def _export(args: argparse.Namespace) -> None:
-    from app.backends.checkpoint import SafetensorsCheckpoint
+    from app.backends.checkpoints.checkpoint import SafetensorsCheckpoint
     from app.distill.pack import export
 
     export(SafetensorsCheckpoint(args.draft), _target(args).weights, args.out)

@@ -22,7 +22,7 @@ from app.distill.target import Target
 from app.distill.teacher import Job, Text, Turn, generate
 
 if TYPE_CHECKING:
-    from app.backends.openvino_teacher import TeacherGraph
+    from app.backends.openvino.teacher import TeacherGraph
 
 CATEGORIES = (*OPENERS, *(f"{name} of a passage" for name in PASSAGES))
 NO_PROSE = ("translation", "maths", "code")

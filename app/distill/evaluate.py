@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from app import theory
 from app.distill.progress import Progress
+from app.engine.session import Session
 from app.errors import RequestError
-from app.metrics import ArmTotals, Metrics
-from app.session import Session
-from app.trace import AUTO_K, Arm, Arms, Request, Sampling, k_name
+from app.record import theory
+from app.record.metrics import ArmTotals, Metrics
+from app.record.trace import AUTO_K, Arm, Arms, Request, Sampling, k_name
 
 
 class Tally:

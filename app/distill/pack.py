@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
-from app.backends import int8
-from app.backends.checkpoint import Checkpoint, LlamaConfig, SafetensorsCheckpoint
+from app.backends.checkpoints import int8
+from app.backends.checkpoints.checkpoint import Checkpoint, LlamaConfig, SafetensorsCheckpoint
 from app.errors import PairError
 
 FORMAT = 2

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from app.backends.checkpoint import Checkpoint, SafetensorsCheckpoint, read_config
-from app.backends.gguf_file import GgufCheckpoint, sidecar
+from app.backends.checkpoints.checkpoint import Checkpoint, SafetensorsCheckpoint, read_config
+from app.backends.checkpoints.gguf_file import GgufCheckpoint, sidecar
 from app.errors import PairError
-from app.tokenizer import TextTokenizer
+from app.pairs.tokenizer import TextTokenizer
 
 
 class Target:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
-    from app.backends.openvino_teacher import TeacherGraph
+    from app.backends.openvino.teacher import TeacherGraph
 
 BUCKET = 256  # entries of a distribution summed at once: a draw finds its bucket first, then the entry
 
@@ -104,7 +104,7 @@ def generate(
     prefill: prompt tokens after which no more prompts are admitted to a pass, so that a pass does not grow without
     bound. The draws of a job depend on (seed, key) alone.
     """
-    from app.backends.openvino_teacher import BLOCK
+    from app.backends.openvino.teacher import BLOCK
 
     waiting = iter(jobs)
     running: dict[int, _Running] = {}

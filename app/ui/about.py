@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 from markdown_it import MarkdownIt
 
-from app.metrics import DEFINITIONS
-from app.trace import Event, Round, TokenTexts, rounds
+from app.record.metrics import DEFINITIONS
+from app.record.trace import Event, Round, TokenTexts, rounds
 from app.ui.render import label
 
 if TYPE_CHECKING:

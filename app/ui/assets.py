@@ -7,23 +7,24 @@ from pathlib import Path
 from typing import Any
 
 FOLDER = Path(__file__).resolve().parents[2] / "assets"
+WEB = FOLDER / "web"
 REPLAYS = FOLDER / "replays"
 
 
 def script() -> str:
     """The page's scripts in one piece."""
     names = ("trace.js", "tokens.js", "playground.js", "rounds.js", "tune.js")
-    return "\n".join((FOLDER / name).read_text(encoding="utf-8") for name in names)
+    return "\n".join((WEB / name).read_text(encoding="utf-8") for name in names)
 
 
 def first_script() -> str:
     """What has to run before Gradio's own scripts."""
-    return (FOLDER / "calm.js").read_text(encoding="utf-8")
+    return (WEB / "frame_throttle.js").read_text(encoding="utf-8")
 
 
 def style() -> str:
     """The page's styles."""
-    return (FOLDER / "playground.css").read_text(encoding="utf-8")
+    return (WEB / "playground.css").read_text(encoding="utf-8")
 
 
 def json_for_html(value: Any) -> str:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import html
 from collections.abc import Iterable
 
-from app.metrics import DEFINITIONS
-from app.trace import Event, RunStarted, k_name
+from app.record.metrics import DEFINITIONS
+from app.record.trace import Event, RunStarted, k_name
 from app.ui.assets import json_for_html, script, style
 from app.ui.render import items
 

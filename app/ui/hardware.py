@@ -12,10 +12,10 @@ from typing import Any
 
 import gradio as gr
 
-from app import planner
 from app.errors import PlaygroundError
-from app.neuron_monitor import PURPOSES, CoreUse, MemoryMonitor, MemoryReading
-from app.planner import CORE_BYTES, GB, INSTANCES, MODELS, CoreMemory, Instance, ModelPlan, Plan
+from app.neuron import planner
+from app.neuron.monitor import PURPOSES, CoreUse, MemoryMonitor, MemoryReading
+from app.neuron.planner import CORE_BYTES, GB, INSTANCES, MODELS, CoreMemory, Instance, ModelPlan, Plan
 
 SECONDS_BETWEEN_READINGS = 5  # as often as neuron-monitor reports
 RECOMMENDED, SAME = "recommended", "same as the target's"

@@ -11,7 +11,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
 
 from app.errors import PlaygroundError, RequestError
-from app.trace import Event, RunFinished
+from app.record.trace import Event, RunFinished
 from app.ui.render import Item, Renderer
 
 MAX_UPDATES_A_SECOND = 6  # 15 at most; each costs the browser some 30 ms, on a machine that it shares with the engine

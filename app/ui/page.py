@@ -17,10 +17,10 @@ import gradio as gr
 from gradio.events import api
 from starlette.middleware import Middleware
 
-from app import trace
 from app.errors import PlaygroundError, TraceError
-from app.metrics import DEFINITIONS, Metrics
-from app.trace import Arms, Event, ModelCard, Request, Sampling, Trace
+from app.record import trace
+from app.record.metrics import DEFINITIONS, Metrics
+from app.record.trace import Arms, Event, ModelCard, Request, Sampling, Trace
 from app.ui import about, assets, chooser, hardware, plots, tune
 from app.ui.export import export_html
 from app.ui.first_script import FirstScript

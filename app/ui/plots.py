@@ -7,10 +7,10 @@ from typing import Any
 
 import plotly.graph_objects as go  # type: ignore[import-untyped]
 
-from app.metrics import ArmMetrics, Metrics
-from app.sweep import Sweep
-from app.theory import PUBLISHED, predicted_speedup
-from app.trace import ARMS, Arm
+from app.record.metrics import ArmMetrics, Metrics
+from app.record.sweep import Sweep
+from app.record.theory import PUBLISHED, predicted_speedup
+from app.record.trace import ARMS, Arm
 
 NAMES: dict[Arm, str] = {"target": "target only", "speculative": "speculative"}
 # Where there is no style sheet to ask; in the page the script puts the palette of the moment in their place.

@@ -1,7 +1,7 @@
 """A trace as the page shows it: pure functions from events to JSON for the browser.
 
 The browser gets every event as the very line of the trace file, and beside it what it must not work out for
-itself: the text each token adds, the figures after each round (`app.metrics`), and sentences. The scripts in
+itself: the text each token adds, the figures after each round (`app.record.metrics`), and sentences. The scripts in
 `assets/` only draw. Text of models and people travels as data and is drawn as text, never as HTML.
 """
 
@@ -11,9 +11,9 @@ import codecs
 from collections.abc import Iterable
 from typing import Any
 
-from app import theory
-from app.metrics import ArmMetrics, Metrics, acceptance_by_kind
-from app.trace import (
+from app.record import theory
+from app.record.metrics import ArmMetrics, Metrics, acceptance_by_kind
+from app.record.trace import (
     AUTO_K,
     Arm,
     Event,

@@ -9,7 +9,7 @@ from collections import deque
 from contextlib import suppress
 
 from app.errors import PlaygroundError, RequestError
-from app.trace import Request, Trace
+from app.record.trace import Request, Trace
 from app.ui.assets import FOLDER
 from app.ui.page import Session, build_page, launch_options
 

@@ -14,11 +14,11 @@ from typing import Any, Protocol
 
 import gradio as gr
 
-from app import theory, trace
 from app.errors import PlaygroundError, RequestError, TraceError
-from app.metrics import Metrics
-from app.sweep import DEFAULT_KS, LARGEST, SMALLEST, Step, Sweep, sentences, sweep
-from app.trace import Event, Request, Sampling, Trace
+from app.record import theory, trace
+from app.record.metrics import Metrics
+from app.record.sweep import DEFAULT_KS, LARGEST, SMALLEST, Step, Sweep, sentences, sweep
+from app.record.trace import Event, Request, Sampling, Trace
 from app.ui import plots
 from app.ui.live import Line
 

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import pytest
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Dialog, Page, Request, expect, sync_playwright
 
-from tests.pages import served, toy_session
+from tests.support.pages import served, toy_session
 
 FLAGS = [
     "--no-sandbox",

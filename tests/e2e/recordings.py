@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from app import pairs, trace
-from app.metrics import Metrics
-from app.session import Session
-from app.trace import Request, Sampling, Trace
+from app.engine.session import Session
+from app.pairs import registry as pairs
+from app.record import trace
+from app.record.metrics import Metrics
+from app.record.trace import Request, Sampling, Trace
 from app.ui.assets import REPLAYS
 
 # One text in both arms; coins and residuals; what a lossy rule does to the distribution.

@@ -9,11 +9,11 @@ from pathlib import Path
 from PIL import Image
 from playwright.sync_api import sync_playwright
 
-from app import pairs
-from app.session import Session
+from app.engine.session import Session
+from app.pairs import registry as pairs
 from tests.e2e.conftest import FLAGS
 from tests.e2e.test_playground import FINISHED
-from tests.pages import served
+from tests.support.pages import served
 
 FOLDER = Path(__file__).resolve().parents[2] / "assets" / "screenshots"
 SIZE = {"width": 1360, "height": 1000}

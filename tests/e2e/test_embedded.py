@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from playwright.sync_api import expect
 
-from app import metrics
-from app.pairs import Pair
-from app.session import Session
+from app.engine.session import Session
+from app.pairs.registry import Pair
+from app.record import metrics
 from tests.e2e.conftest import Open
 from tests.e2e.test_playground import figure, finish, pane_text, start
-from tests.pages import served
+from tests.support.pages import served
 
 
 def test_first_run_of_the_embedded_pair(open_page: Open, embedded: Pair) -> None:

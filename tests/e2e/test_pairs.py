@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import expect
 
-from app import pairs
-from app.pairs import PairOptions
-from app.session import Session
+from app.engine.session import Session
+from app.pairs import registry as pairs
+from app.pairs.registry import PairOptions
 from tests.e2e.conftest import Open
-from tests.llamas import TINY, save_directory, save_tokenizer, weights
-from tests.pages import served
+from tests.support.llamas import TINY, save_directory, save_tokenizer, weights
+from tests.support.pages import served
 
 
 @pytest.fixture

@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 from playwright.sync_api import BrowserContext, Page, expect
 
-from app import metrics, trace
 from app.backends.toy import Agreement
-from app.metrics import Metrics
-from app.trace import Round, Trace
+from app.record import metrics, trace
+from app.record.metrics import Metrics
+from app.record.trace import Round, Trace
 from app.ui.assets import REPLAYS
 from app.ui.live import MAX_UPDATES_A_SECOND
 from tests.e2e.conftest import HOSTILE, Open
-from tests.pages import served, toy_session
+from tests.support.pages import served, toy_session
 
 FRAME_MS = 1000 / MAX_UPDATES_A_SECOND
 LONG_ANSWER = (Path(__file__).parent / "long_answer.js").read_text(encoding="utf-8")

@@ -1,0 +1,281 @@
+"""The default engine: any Llama checkpoint on the CPU through OpenVINO, with free rollback and bit identity.
+
+Bit identity: the plugin scores a single row with another kernel than several, so a single row is always scored as
+two, the second a dummy whose cache slot is overwritten before anything attends to it; the output layer too sees
+two rows at least. The KV cache is never u8 (the plugin's default), where a value depends on stale neighbours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from collections.abc import Sequence as Ids
+from pathlib import Path
+
+import numpy as np
+import openvino as ov
+from numpy.typing import NDArray
+
+from app.backends.checkpoints import int8
+from app.backends.checkpoints.cache import filled, fingerprint
+from app.backends.checkpoints.checkpoint import Checkpoint, LlamaConfig
+from app.backends.openvino import huge_pages, llama_graph
+from app.engine.model import Logits
+from app.errors import PairError
+from app.pairs.memory import free_memory
+
+BLOCK = 32  # tokens a KV block, fixed by the CPU plugin
+WEIGHT_BYTES = {"int8": 1 + 2 / int8.GROUP, "bf16": 2, "f16": 2, "f32": 4}
+PREFILL = 256  # tokens scored at once while a prompt is read: bounds the activations' memory
+WIDTHS = (2, 3, 4, 5, 6, 8, 12, 16)
+"""Rows a pass may be compiled for; a window between two of them runs on the wider."""
+FEW_WIDTHS = (4, 8, 16)
+"""The same for a sequence whose windows are many, beside that of a single row. Each program costs a second and a copy of
+the weights, and a pass after one of another program takes up to a tenth longer: its weights have left the caches."""
+COPY = 512_000_000
+"""Bytes of weights up to which they are copied for a program of a fixed width. Rows of another number than the pass
+before cost the plugin some 4 ms over 30 layers: more than half the pass of a small model, little of a large one's."""
+COPIES = 12
+"""Times the weights that must be free for that."""
+
+
+class OpenVinoModel:
+    """A compiled Llama; see `app.engine.model.Model`.
+
+    One program takes any number of rows and reads prompts. The windows a sequence is made for run on programs of a fixed
+    width, compiled when first asked for: the plugin then lays out every tensor once, not at each pass of another shape.
+    All of those give the same bits, and so does the first for any number of rows, but not the first and the others.
+    """
+
+    windows: tuple[int, ...] | None = None
+    max_sequences: int | None = None
+    bit_identical = True
+
+    def __init__(
+        self,
+        config: LlamaConfig,
+        weights: Callable[[], Checkpoint],
+        *,
+        name: str,
+        files: Ids[Path] = (),
+        cache_dir: Path | None = None,
+        dtype: str = "int8",
+        threads: int | None = None,
+        n_positions: int | None = None,
+        kept_ids: NDArray[np.int64] | None = None,
+    ) -> None:
+        """weights: opens the checkpoint; not called where the graph made from `files` lies in `cache_dir`.
+        kept_ids: the ids a trimmed output layer covers, [kept_ids]. Raises PairError."""
+        if dtype not in llama_graph.DTYPES:
+            raise PairError(
+                f"The OpenVINO backend has no precision {dtype!r}; choose one of {', '.join(llama_graph.DTYPES)}."
+            )
+        self.name, self.dtype = name, dtype
+        self.vocab_size = config.vocab_size
+        self.n_positions = min(n_positions or config.n_positions, config.n_positions)
+        self.num_parameters = config.num_parameters
+        self.kept_ids = kept_ids
+        self._core = ov.Core()
+        self.device = str(self._core.get_property("CPU", "FULL_DEVICE_NAME"))
+        self._graph = _graph(self._core, weights, dtype, files, cache_dir)
+        self._options = compile_options(self._core, dtype, threads)
+        self.blocks = -(-(self.n_positions + WIDTHS[-1]) // BLOCK)  # slots beyond the context are for dummy rows
+        self.programs: dict[int | None, ov.CompiledModel] = {
+            None: self._core.compile_model(self._graph, "CPU", self._options)
+        }
+        """Compiled graphs by the rows of a pass; None: any number."""
+        free = free_memory()
+        self._fixed = self.memory() <= COPY and (free is None or free >= COPIES * self.memory())
+        self._free: list[OpenVinoSequence] = []
+        if not self._fixed:
+            self._warm_up(range(2, min(WIDTHS[-1], self.n_positions - 1) + 1), {})
+        huge_pages.collapse()
+
+    def memory(self) -> int:
+        return int(self.num_parameters * WEIGHT_BYTES[self.dtype])
+
+    def new_sequence(self, windows: Ids[int] = ()) -> OpenVinoSequence:
+        widths = self._widths(windows) if self._fixed else {}
+        for width in set(widths.values()):
+            if width not in self.programs:
+                fixed = self._graph.clone()
+                fixed.reshape(_shapes(width, self.blocks))
+                self.programs[width] = self._core.compile_model(fixed, "CPU", self._options)
+                self._warm_up([width], {width: width})
+                huge_pages.collapse()
+        # infer requests and their KV memory are dear to make and free to reuse
+        sequence = self._free.pop() if self._free else OpenVinoSequence(self)
+        sequence.widths = widths
+        return sequence
+
+    def _widths(self, windows: Ids[int]) -> dict[int, int]:
+        """By rows of a pass of at most these windows, those of the program it runs on; a single row is scored as two."""
+        offered = WIDTHS if len(windows) <= len(FEW_WIDTHS) else FEW_WIDTHS
+        found = {next((width for width in offered if width >= window), 0) for window in windows if window > 1}
+        wider = sorted(width for width in found if 0 < width < self.n_positions)
+        widths = {rows: next(width for width in wider if width >= rows) for rows in range(1, max(wider, default=0) + 1)}
+        return widths | ({1: WIDTHS[0]} if 1 in windows and self.n_positions > WIDTHS[0] else {})
+
+    def _warm_up(self, counts: Ids[int], widths: dict[int, int]) -> None:
+        """Score as many rows once, by the programs of `widths`: the plugin builds its kernels when it first meets a shape,
+        and the arm that happened to be first would pay for both."""
+        sequence = OpenVinoSequence(self)
+        sequence.widths = widths
+        sequence.forward([0], 1)
+        for count in counts:
+            sequence.forward([0] * count, count)
+            sequence.rollback(1)
+        sequence.close()
+
+
+class OpenVinoSequence:
+    """One KV cache; see `app.engine.model.Sequence`. widths: by rows of a pass, those of its program; None for any other."""
+
+    def __init__(self, model: OpenVinoModel) -> None:
+        self._model = model
+        self.length = 0
+        self.widths: dict[int, int] = {}
+        self._caches: dict[str, ov.Tensor] = {}
+        for port in model.programs[None].inputs:
+            name = port.get_any_name()
+            if "cache." in name:
+                tail = [port.get_partial_shape()[axis].get_length() for axis in (1, 2, 3)]
+                self._caches[name] = ov.Tensor(port.get_element_type(), ov.Shape([model.blocks, *tail]))
+        self._passes: dict[int | None, _Pass] = {}
+
+    def forward(self, token_ids: Ids[int], num_logits: int) -> Logits:
+        count = len(token_ids)
+        assert 1 <= num_logits <= count, (num_logits, count)
+        assert self.length + count <= self._model.n_positions, (self.length, count, self._model.n_positions)
+        # a prompt, however short, is read by the same program whatever windows follow
+        width = self.widths.get(count) if self.length else None
+        while count - num_logits >= PREFILL:
+            self._score(token_ids[:PREFILL], 1, width)
+            token_ids, count = token_ids[PREFILL:], count - PREFILL
+        return self._score(token_ids, num_logits, width)
+
+    def _score(self, token_ids: Ids[int], num_logits: int, width: int | None) -> Logits:
+        if width not in self._passes:
+            self._passes[width] = _Pass(self._model.programs[width], self._caches, width, self._model.blocks)
+        logits = self._passes[width].score(token_ids, self.length, num_logits)
+        self.length += len(token_ids)
+        return logits
+
+    def rollback(self, length: int) -> None:
+        assert 0 <= length <= self.length, (length, self.length)
+        self.length = length
+
+    def close(self) -> None:
+        self.length = 0
+        self._model._free.append(self)
+
+
+class _Pass:
+    """A program over one KV cache. Inputs are written in place, and set again only where their length changes."""
+
+    def __init__(self, program: ov.CompiledModel, caches: dict[str, ov.Tensor], width: int | None, blocks: int) -> None:
+        self._request, self._width = program.create_infer_request(), width
+        for name, cache in caches.items():
+            self._request.set_tensor(name, cache)
+        self._past = np.zeros(1, np.int32)
+        self._context = np.zeros((), np.int32)
+        self._begins = np.zeros(2, np.int32)
+        fixed = {
+            "past_lens": self._past,
+            "max_context_len": self._context,
+            "subsequence_begins": self._begins,
+            "block_indices_begins": np.array([0, blocks], np.int32),
+            "block_indices": np.arange(blocks, dtype=np.int32),
+        }
+        for name, array in fixed.items():
+            self._request.set_tensor(name, ov.Tensor(array, shared_memory=True))
+        self._fixed = fixed  # OpenVINO shares their memory: they must outlive the request
+        self._ids, self._positions, self._logit_rows = (np.zeros(0, np.int64) for _ in range(3))
+
+    def score(self, token_ids: Ids[int], past: int, num_logits: int) -> Logits:
+        """Logits [num_logits, rows of the output layer] of the last ids, `past` tokens being in the cache."""
+        count = len(token_ids)
+        # a dummy row's place in the cache is written again before anything attends to it
+        width = self._width or max(count, 2)
+        rows = self._width or max(num_logits, 2)
+        self._shape(width, rows)
+        self._ids[:count] = token_ids
+        self._ids[count:] = 0
+        self._positions[:] = np.arange(past, past + width)
+        # the last num_logits real rows, and for a single one its neighbour as well
+        first = count - num_logits
+        begin = min(first, width - rows)
+        self._logit_rows[:] = np.arange(begin, begin + rows)
+        self._past[0] = past
+        self._context[...] = past + width
+        self._begins[1] = width
+        self._request.infer(share_outputs=True)
+        logits: Logits = self._request.get_tensor("logits").data.reshape(rows, -1)
+        return logits[first - begin : first - begin + num_logits]
+
+    def _shape(self, width: int, rows: int) -> None:
+        if len(self._ids) != width:
+            self._ids, self._positions = self._input("input_ids", width), self._input("position_ids", width)
+        if len(self._logit_rows) != rows:
+            self._logit_rows = self._input("logit_rows", rows)
+
+    def _input(self, name: str, length: int) -> NDArray[np.int64]:
+        array = np.zeros(length, np.int64)
+        self._request.set_tensor(name, ov.Tensor(array, shared_memory=True))
+        return array
+
+
+def _shapes(width: int, blocks: int) -> dict[str, list[int]]:
+    """Of the paged graph's inputs, for passes of `width` rows, all of them scored."""
+    return {
+        "input_ids": [width],
+        "position_ids": [width],
+        "logit_rows": [width],
+        "past_lens": [1],
+        "max_context_len": [],
+        "subsequence_begins": [2],
+        "block_indices_begins": [2],
+        "block_indices": [blocks],
+    }
+
+
+def arithmetic(core: ov.Core, dtype: str) -> str:
+    """bf16 for int8 and bf16 where the processor has it, else f32; the cache is kept in the same."""
+    has_bf16 = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    return "bf16" if has_bf16 and dtype in ("int8", "bf16") else "f32"
+
+
+def cached_value_bytes(dtype: str) -> int:
+    """What a value of the KV cache takes on this processor."""
+    return 2 if arithmetic(ov.Core(), dtype) == "bf16" else 4
+
+
+def compile_options(core: ov.Core, dtype: str, threads: int | None) -> dict[str, str]:
+    """The plugin's settings."""
+    precision = arithmetic(core, dtype)
+    options = {
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_PRECISION_HINT": precision,
+        "KV_CACHE_PRECISION": precision,
+        "DYNAMIC_QUANTIZATION_GROUP_SIZE": str(int8.GROUP),
+    }
+    if threads is not None:
+        options["INFERENCE_NUM_THREADS"] = str(threads)
+    return options
+
+
+def _graph(
+    core: ov.Core, weights: Callable[[], Checkpoint], dtype: str, files: Ids[Path], cache_dir: Path | None
+) -> ov.Model:
+    """The paged graph; the stateful one it comes from, weights quantised, is kept on disk.
+
+    Not the compiled blob: the plugin cannot import one with paged attention (its head sizes are lost on export).
+    """
+    if cache_dir is None:
+        return llama_graph.paged(llama_graph.stateful(weights(), dtype))
+    sources = [Path(str(module.__file__)).read_text(encoding="utf-8") for module in (llama_graph, int8)]
+    key = fingerprint(files, ov.get_version(), *sources, dtype)
+
+    def write(directory: Path) -> None:
+        ov.save_model(llama_graph.stateful(weights(), dtype), directory / "graph.xml", compress_to_fp16=False)
+
+    return llama_graph.paged(core.read_model(filled(cache_dir / f"graph-{key}", write) / "graph.xml"))

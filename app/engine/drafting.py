@@ -1,0 +1,248 @@
+"""Drafters: who proposes the tokens the target then judges: a draft model, the text so far, or either by turns.
+
+A drafter may learn from the rounds before and choose by them: whatever distribution a round's tokens were drawn from,
+a lossless acceptor divides by that one.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from collections.abc import Sequence as Ids
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from app.engine import model
+from app.engine.sampling import NonFiniteLogits, RoundNoise, warp
+from app.errors import ModelError
+from app.record.theory import expected_kept
+from app.record.trace import DraftSource, Sampling
+
+Propose = Callable[[NDArray[np.float32], RoundNoise, int], int]
+More = Callable[[NDArray[np.float32]], bool]
+"""Whether to draft another token after one that was picked from these logits [n]."""
+
+
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """Drafted tokens [g], the warped distributions they were picked from, float32 [g, V], and the logits behind those,
+    float32 [g, n] of the ids kept_ids [n] (None: of all); the seconds of the drafter's own passes, and what made them
+    (None: there are none). The arrays are the caller's until the drafter's next proposal."""
+
+    ids: tuple[int, ...]
+    probs: NDArray[np.float32]
+    logits: NDArray[np.float32]
+    seconds: float
+    source: DraftSource | None = None
+    kept_ids: NDArray[np.int64] | None = None
+
+
+def always(logits: NDArray[np.float32]) -> bool:
+    """Draft as many as were asked for."""
+    return True
+
+
+class Drafter(Protocol):
+    """Proposes tokens that may follow a context."""
+
+    def prefill(self, context: Ids[int]) -> float:
+        """Read the prompt; returns the seconds it took."""
+        ...
+
+    def propose(self, context: Ids[int], count: int, pick: Propose, noise: RoundNoise, more: More = always) -> Proposal:
+        """At most `count` tokens to follow `context`, each picked by `pick(probs, noise, offset)`.
+
+        Fewer where going on is pointless: after a stop token nothing follows, and a model is not run again where `more`,
+        asked after each of its tokens, says no. That answer may depend on the token, so a token once drafted is judged.
+        """
+        ...
+
+    def close(self) -> None: ...
+
+
+class ModelDrafter:
+    """A draft model: one pass a token, each token picked from the warped q that the acceptor divides by."""
+
+    def __init__(
+        self,
+        sequence: model.Sequence,
+        *,
+        name: str,
+        vocab_size: int,
+        sampling: Sampling,
+        stop_ids: frozenset[int],
+        kept_ids: NDArray[np.int64] | None = None,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        """kept_ids: the only ids the model scores (None: all)."""
+        self._sequence, self._name, self._vocab_size, self._kept_ids = sequence, name, vocab_size, kept_ids
+        # handed out anew in each round: outside kept_ids the rows stay 0, which new memory would have to be made
+        self._probs = np.zeros((0, vocab_size), np.float32)
+        self._sampling, self._stop_ids, self._clock = sampling, stop_ids, clock
+
+    def prefill(self, context: Ids[int]) -> float:
+        begin = self._clock()
+        self._sequence.forward(self._readable(context), 1)
+        return self._clock() - begin
+
+    def propose(self, context: Ids[int], count: int, pick: Propose, noise: RoundNoise, more: More = always) -> Proposal:
+        sequence, clock = self._sequence, self._clock
+        sequence.rollback(min(sequence.length, len(context) - 1))
+        feed = self._readable(context[sequence.length :])
+        ids: list[int] = []
+        if len(self._probs) < count:
+            self._probs = np.zeros((count, self._vocab_size), np.float32)
+        probs = self._probs
+        kept = slice(None) if self._kept_ids is None else self._kept_ids
+        all_logits: list[NDArray[np.float32]] = []
+        seconds = 0.0
+        for offset in range(count):
+            begin = clock()
+            logits = sequence.forward(feed, 1)
+            seconds += clock() - begin
+            all_logits.append(logits[0].copy())
+            try:
+                probs[offset, kept] = warp(logits, self._sampling)[0]
+            except NonFiniteLogits:
+                raise not_finite(self._name, len(context) + offset) from None
+            token = pick(probs[offset], noise, offset)
+            ids.append(token)
+            if not more(logits[0]) or token in self._stop_ids:
+                break
+            feed = [token]
+        return Proposal(tuple(ids), probs[: len(ids)], np.stack(all_logits), seconds, "draft", self._kept_ids)
+
+    def _readable(self, token_ids: Ids[int]) -> list[int]:
+        """Ids the target alone has, its padding, are read as 0: any q is exact, and they are next to never said."""
+        return [token if token < self._vocab_size else 0 for token in token_ids]
+
+    def close(self) -> None:
+        self._sequence.close()
+
+
+MIN_MATCH, MAX_MATCH = 2, 16  # tokens that must, and at most need, agree for what follows them to be copied
+
+
+class LookupDrafter:
+    """Prompt lookup (Saxena 2023): what followed the last tokens where they stood before, in the prompt or the answer.
+
+    No model: q is one-hot, so `rejection` keeps a token with the target's own p for it. Of all places the last tokens
+    stood at, the one where most of them agree counts, and the latest of equals.
+    """
+
+    def __init__(
+        self, vocab_size: int, stop_ids: frozenset[int], clock: Callable[[], float] = time.perf_counter
+    ) -> None:
+        self._vocab_size, self._stop_ids, self._clock = vocab_size, stop_ids, clock
+        self._places: dict[tuple[int, ...], list[int]] = {}  # MIN_MATCH tokens -> where the token after them stands
+        self._indexed = MIN_MATCH
+
+    def prefill(self, context: Ids[int]) -> float:
+        begin = self._clock()
+        self._index(context)
+        return self._clock() - begin
+
+    def propose(self, context: Ids[int], count: int, pick: Propose, noise: RoundNoise, more: More = always) -> Proposal:
+        begin = self._clock()
+        ids, _ = self.look_up(context, count)
+        return self.proposal(ids, self._clock() - begin)
+
+    def look_up(self, context: Ids[int], count: int) -> tuple[tuple[int, ...], int]:
+        """At most `count` tokens to follow `context`, and how many of the last ones agreed (0: nothing was found)."""
+        self._index(context)
+        place, agreed = 0, 0
+        for candidate in reversed(self._places.get(tuple(context[-MIN_MATCH:]), [])):
+            length = _common_ending(context, candidate)
+            if length > agreed:
+                place, agreed = candidate, length
+            if agreed == MAX_MATCH:
+                break
+        ids: list[int] = []
+        while agreed and len(ids) < count and not (ids and ids[-1] in self._stop_ids):
+            beyond = place - len(context)  # a text that repeats itself is read on into what was just copied
+            ids.append(context[place] if beyond < 0 else ids[beyond])
+            place += 1
+        return tuple(ids), agreed
+
+    def proposal(self, ids: tuple[int, ...], seconds: float) -> Proposal:
+        """These tokens, each certain."""
+        probs = np.zeros((len(ids), self._vocab_size), np.float32)
+        logits = np.full_like(probs, -np.inf)
+        rows = np.arange(len(ids))
+        probs[rows, ids], logits[rows, ids] = 1, 0
+        return Proposal(ids, probs, logits, seconds, "lookup" if ids else None)
+
+    def _index(self, context: Ids[int]) -> None:
+        for end in range(self._indexed, len(context)):
+            self._places.setdefault(tuple(context[end - MIN_MATCH : end]), []).append(end)
+        self._indexed = max(self._indexed, len(context))
+
+    def close(self) -> None:
+        pass
+
+
+class EitherDrafter:
+    """A draft model and lookup, in each round whichever is expected to have more of its tokens kept.
+
+    The expectation is counted from this run's own text, so a seed gives the same rounds again on any machine. Lookup
+    is judged in every round, used or not: its guess is there for nothing, and the text shows whether it was right.
+    """
+
+    def __init__(self, draft: ModelDrafter, lookup: LookupDrafter) -> None:
+        self._draft, self._lookup = draft, lookup
+        self._drafts = _Record(0.7)
+        # the longer the match, the surer the guess
+        self._lookups = [_Record(length / (length + 1)) for length in range(MAX_MATCH + 1)]
+        self._pending: list[tuple[int, tuple[int, ...], _Record]] = []  # guesses, and where each begins
+
+    def prefill(self, context: Ids[int]) -> float:
+        return self._draft.prefill(context) + self._lookup.prefill(context)
+
+    def propose(self, context: Ids[int], count: int, pick: Propose, noise: RoundNoise, more: More = always) -> Proposal:
+        for place, guess, record in self._pending:
+            record.add(guess, context[place:])
+        guess, agreed = self._lookup.look_up(context, count)
+        looked_up = self._lookups[agreed]
+        self._pending = [(len(context), guess, looked_up)]
+        if looked_up.expected(len(guess)) >= self._drafts.expected(count):
+            return self._lookup.proposal(guess, 0.0)
+        proposal = self._draft.propose(context, count, pick, noise, more)
+        self._pending.append((len(context), proposal.ids, self._drafts))
+        return proposal
+
+    def close(self) -> None:
+        self._draft.close()
+
+
+class _Record:
+    """How often a source's tokens were right, counted from a prior that weighs as much as four of them."""
+
+    def __init__(self, prior: float) -> None:
+        self._right, self._judged = 4 * prior, 4.0
+
+    def add(self, guess: Ids[int], said: Ids[int]) -> None:
+        """`said` is what stands in the text from where `guess` began."""
+        right = next((i for i, (one, other) in enumerate(zip(guess, said, strict=False)) if one != other), None)
+        self._right += min(len(guess), len(said)) if right is None else right
+        self._judged += min(len(guess), len(said)) if right is None else right + 1
+
+    def expected(self, count: int) -> float:
+        """Tokens kept of `count`."""
+        return expected_kept([self._right / self._judged] * count)
+
+
+def _common_ending(context: Ids[int], end: int) -> int:
+    """How many tokens before `end` are the last ones of `context`, counted up to MAX_MATCH."""
+    most = min(end, MAX_MATCH)
+    return next((n for n in range(most) if context[end - 1 - n] != context[-1 - n]), most)
+
+
+def not_finite(name: str, position: int) -> ModelError:
+    """The error for logits that are NaN, infinite, or all -inf."""
+    return ModelError(
+        f"{name} gave logits that are not finite at position {position}; "
+        "its weights are damaged or its precision is too low, so load it again with --dtype f32."
+    )

@@ -1,0 +1,416 @@
+"""Figures of a trace: pure functions over its events. Stdlib only.
+
+`Metrics` is the one implementation: the page adds events while they arrive, `summary` folds a finished trace.
+Seconds are compute time of an arm, as its rounds carry them. A figure that has nothing to stand on (a rate of
+nothing drafted, a TPOT of one token) is None, never 0. What each figure means: `DEFINITIONS`.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any
+
+from app.record.trace import (
+    ARMS,
+    Arm,
+    EndReason,
+    Event,
+    FinishReason,
+    Round,
+    RunStarted,
+    TokenTexts,
+    join_pieces,
+)
+
+DEFINITIONS: dict[str, str] = {
+    "window k": "Tokens the target scores in one pass: the last known token and k - 1 drafted ones.",
+    "round": "Draft, verify, accept, once. A round emits between 1 and k tokens.",
+    "accepted": "A drafted token the acceptor kept.",
+    "corrected": "The target's replacement for the first rejected draft.",
+    "bonus": "The target's extra token when all k - 1 drafts were kept.",
+    "target": "A token the target made alone: the first one, every token of the target-only arm, and the tail where "
+    "the window no longer fits.",
+    "rejected": "The first draft of a round that was refused.",
+    "discarded": "A draft after the rejected one; it was never judged.",
+    "p": "Probability of the token in the target, after the warp.",
+    "q": "Probability of the token in the draft, after the warp; the token was drawn from this distribution.",
+    "u": "The coin, uniform between 0 and 1. Rejection sampling keeps a drafted token when u < min(1, p/q).",
+    "residual": "norm(max(p - q, 0)): what a corrected token is drawn from, so that the text stays the target's.",
+    "warp": "Temperature, then top_k, then top_p, then softmax, for both models alike; at temperature 0 all weight is "
+    "on the likeliest token.",
+    "lossless": "The emitted tokens are distributed exactly as the target alone would emit them.",
+    "acceptance rate": "accepted / (accepted + rejected): the estimate of α, the chance that a judged draft is kept. "
+    "Discarded drafts were never judged and do not count.",
+    "draft acceptance rate": "accepted / drafted: the share of all drafts that was kept (the figure vLLM and llama.cpp "
+    "report). Not α.",
+    "mean acceptance length": "Tokens emitted per target pass: 1 + accepted / rounds. Counts corrected and bonus "
+    "tokens; 1.00 for the target alone.",
+    "acceptance at position": "Of the rounds that drafted a token at this place, the share in which it was accepted.",
+    "TTFT": "Time to first token: from the request to the first token, with the prefill of both models for the "
+    "speculative arm.",
+    "TPOT": "Time per output token: (end - first token) / (tokens - 1), in compute time of the arm.",
+    "ITL": "Gap between streamed chunks. A round's tokens arrive at once, so this is not TPOT.",
+    "tokens/s": "1 / TPOT: tokens a second after the first.",
+    "speedup": "TPOT of the target alone / TPOT of the speculative arm: same pair, engine, precision, prompt, seed "
+    "and run.",
+    "first divergence": "The first token at which the two arms differ.",
+    "total variation": "Distance between the distribution of the emitted tokens and the target's; 0 for a lossless "
+    "acceptor.",
+    "expected tokens": "(1 - α^k) / (1 - α): tokens a round emits if every draft is kept with chance α (Leviathan, "
+    "Eq. 1).",
+    "cost ratio c": "Time of one draft pass / time of the target's pass over one token.",
+    "verify ratio v": "Time of the target's pass over k tokens / its pass over one; 1 where memory alone limits it.",
+    "predicted speedup": "Expected tokens / (v + (k - 1) c) (Leviathan, Theorem 3.8, with v = 1).",
+}
+
+
+def _ratio(part: float, whole: float) -> float | None:
+    return part / whole if whole else None
+
+
+class _Counted:
+    """What is counted of one run of an arm or of several, and the ratios of those counts."""
+
+    def __init__(self) -> None:
+        self.rounds = 0
+        self.emitted = 0
+        self.draft_seconds = 0.0
+        self.verify_seconds = 0.0
+        self.host_seconds = 0.0
+        self.counts: dict[str, int] = dict.fromkeys(
+            ("accepted", "corrected", "bonus", "target", "rejected", "discarded"), 0
+        )
+        """Tokens of each provenance, and drafts of each refusal."""
+        self.drafted_at: Counter[int] = Counter()
+        self.accepted_at: Counter[int] = Counter()
+        """Drafts, and those accepted, by their place in the window, the first at 0."""
+
+    def _take(self, other: _Counted) -> None:
+        """Add another's counts and seconds."""
+        for name in ("rounds", "emitted", "draft_seconds", "verify_seconds", "host_seconds"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        for kind, count in other.counts.items():
+            self.counts[kind] += count
+        self.drafted_at += other.drafted_at
+        self.accepted_at += other.accepted_at
+
+    @property
+    def accepted(self) -> int:
+        return self.counts["accepted"]
+
+    @property
+    def judged(self) -> int:
+        return self.counts["accepted"] + self.counts["rejected"]
+
+    @property
+    def drafted(self) -> int:
+        return self.judged + self.counts["discarded"]
+
+    @property
+    def acceptance_rate(self) -> float | None:
+        return _ratio(self.accepted, self.judged)
+
+    @property
+    def draft_acceptance_rate(self) -> float | None:
+        return _ratio(self.accepted, self.drafted)
+
+    @property
+    def mean_acceptance_length(self) -> float | None:
+        return _ratio(self.emitted, self.rounds)
+
+    @property
+    def acceptance_by_position(self) -> list[float]:
+        """For each place in the window, first draft first: accepted there / drafted there."""
+        return [self.accepted_at[place] / self.drafted_at[place] for place in range(len(self.drafted_at))]
+
+    @property
+    def draft_pass_s(self) -> float | None:
+        """Seconds of one draft pass: a pass for each drafted token."""
+        return _ratio(self.draft_seconds, self.drafted)
+
+    @property
+    def shares(self) -> dict[str, float | None]:
+        """How the time after round 0 divides into draft, verify and host."""
+        parts = {"draft": self.draft_seconds, "verify": self.verify_seconds, "host": self.host_seconds}
+        return {name: _ratio(seconds, sum(parts.values())) for name, seconds in parts.items()}
+
+
+class ArmMetrics(_Counted):
+    """One arm, counted round by round. Seconds and counts of drafts leave out round 0, the prefill."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.token_ids: list[int] = []
+        self.arrivals: list[float] = []
+        """The arm's clock, in seconds, when each token arrived; the tokens of a round arrive together."""
+        self.seconds = 0.0
+        self.ttft_s: float | None = None
+        self.finish_reason: FinishReason | None = None
+        self.total_variation: float | None = None
+        self._widest = 0
+        self._widest_rounds = 0
+        self._widest_seconds = 0.0
+
+    def add(self, round_: Round) -> None:
+        """Count one round more. Constant work for each of its tokens."""
+        self.seconds += round_.seconds
+        if round_.index == 0:
+            self.ttft_s = round_.seconds
+        else:
+            self.rounds += 1
+            self.emitted += len(round_.token_ids)
+            self.draft_seconds += round_.draft_seconds
+            self.verify_seconds += round_.verify_seconds
+            self.host_seconds += round_.host_seconds
+            self._count_window(round_)
+        for place, token in enumerate(round_.drafted):
+            self.drafted_at[place] += 1
+            self.accepted_at[place] += token.state == "accepted"
+            self.counts[token.state] += 1
+        if round_.final is not None:
+            self.counts[round_.final.provenance] += 1
+        self.token_ids += round_.token_ids
+        self.arrivals += [self.seconds] * len(round_.token_ids)
+        self.finish_reason = round_.finish_reason
+        if round_.total_variation is not None:
+            self.total_variation = max(self.total_variation or 0.0, round_.total_variation)
+
+    def _count_window(self, round_: Round) -> None:
+        # The verify time of a full window: the tail's shrunken ones would lower it.
+        if len(round_.drafted) > self._widest:
+            self._widest, self._widest_rounds, self._widest_seconds = len(round_.drafted), 0, 0.0
+        if len(round_.drafted) == self._widest:
+            self._widest_rounds += 1
+            self._widest_seconds += round_.verify_seconds
+
+    @property
+    def tokens(self) -> int:
+        return len(self.token_ids)
+
+    @property
+    def tpot_s(self) -> float | None:
+        """Seconds per token after the first; None below two tokens."""
+        if self.tokens < 2 or self.ttft_s is None:
+            return None
+        return (self.seconds - self.ttft_s) / (self.tokens - 1)
+
+    @property
+    def tokens_per_s(self) -> float | None:
+        return None if not self.tpot_s else 1 / self.tpot_s
+
+    @property
+    def window(self) -> int:
+        """The widest window verified, in tokens: 1 for the target alone."""
+        return self._widest + 1
+
+    @property
+    def verify_pass_s(self) -> float | None:
+        """Seconds of the target's pass over its widest window."""
+        return _ratio(self._widest_seconds, self._widest_rounds)
+
+
+class ArmTotals(_Counted):
+    """One arm of several runs, added up: every figure is a ratio of sums, so a long run weighs more than a short one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.runs = 0
+        self.verify_passes: list[float] = []
+        """Of each run, seconds of the target's pass over the widest window."""
+        self._tokens, self._tpot_seconds = 0, 0.0
+
+    def add(self, arm: ArmMetrics) -> None:
+        """Take in a finished run."""
+        self._take(arm)
+        self.runs += 1
+        if arm.verify_pass_s is not None:
+            self.verify_passes.append(arm.verify_pass_s)
+        if arm.tpot_s is not None:
+            self._tokens += arm.tokens - 1
+            self._tpot_seconds += arm.tpot_s * (arm.tokens - 1)
+
+    def __add__(self, other: ArmTotals) -> ArmTotals:
+        both = ArmTotals()
+        for each in (self, other):
+            both._take(each)
+            both.runs += each.runs
+            both.verify_passes += each.verify_passes
+            both._tokens += each._tokens
+            both._tpot_seconds += each._tpot_seconds
+        return both
+
+    @property
+    def tpot_s(self) -> float | None:
+        """All seconds over all tokens."""
+        return _ratio(self._tpot_seconds, self._tokens)
+
+    @property
+    def verify_pass_s(self) -> float | None:
+        """Mean of the runs'."""
+        return _ratio(sum(self.verify_passes), len(self.verify_passes))
+
+
+class Metrics:
+    """Both arms and what compares them, kept up to date event by event."""
+
+    def __init__(self, events: Iterable[Event] = ()) -> None:
+        self.started: RunStarted | None = None
+        self.pieces: dict[int, str] = {}
+        self.special: set[int] = set()
+        self.arms: dict[Arm, ArmMetrics] = {}
+        self.reason: EndReason | None = None
+        self.message = ""
+        self._agreed = 0
+        for event in events:
+            self.add(event)
+
+    def add(self, event: Event) -> None:
+        """Take in the next event of the trace."""
+        if isinstance(event, RunStarted):
+            self.started = event
+        elif isinstance(event, TokenTexts):
+            self.pieces.update(event.pieces)
+            self.special.update(event.special)
+        elif isinstance(event, Round):
+            self.arms.setdefault(event.arm, ArmMetrics()).add(event)
+            self._compare()
+        else:
+            self.reason, self.message = event.reason, event.message
+
+    def _compare(self) -> None:
+        if len(self.arms) == 2:
+            ours, theirs = (self.arms[arm].token_ids for arm in ARMS)
+            shorter = min(len(ours), len(theirs))
+            while self._agreed < shorter and ours[self._agreed] == theirs[self._agreed]:
+                self._agreed += 1
+
+    @property
+    def agreed(self) -> int:
+        """How many tokens from the start are the same in both arms."""
+        return self._agreed
+
+    @property
+    def first_divergence(self) -> int | None:
+        """Index of the first token that differs; None while the arms agree as far as both went.
+
+        An arm that ended by itself where the other went on differs there; one that was cut off does not.
+        """
+        if len(self.arms) < 2:
+            return None
+        short, long = sorted(self.arms.values(), key=lambda arm: arm.tokens)
+        if self._agreed < short.tokens:
+            return self._agreed
+        return short.tokens if short.tokens < long.tokens and short.finish_reason is not None else None
+
+    @property
+    def speedup(self) -> float | None:
+        target, speculative = self.arms.get("target"), self.arms.get("speculative")
+        if target is None or speculative is None or target.tpot_s is None or not speculative.tpot_s:
+            return None
+        return target.tpot_s / speculative.tpot_s
+
+    @property
+    def cost_ratio(self) -> float | None:
+        """c: seconds of a draft pass / seconds of the target's pass over one token."""
+        return self._against_target_pass("draft_pass_s")
+
+    @property
+    def verify_ratio(self) -> float | None:
+        """v: seconds of the target's pass over the window / over one token."""
+        return self._against_target_pass("verify_pass_s")
+
+    def _against_target_pass(self, name: str) -> float | None:
+        target, speculative = self.arms.get("target"), self.arms.get("speculative")
+        if target is None or speculative is None:
+            return None
+        one, other = target.verify_pass_s, getattr(speculative, name)
+        return other / one if one and other is not None else None
+
+    @property
+    def total_variation(self) -> float | None:
+        """The worst of any round."""
+        known = [arm.total_variation for arm in self.arms.values() if arm.total_variation is not None]
+        return max(known, default=None)
+
+    def text(self, arm: Arm) -> str:
+        """What the arm wrote, without control tokens."""
+        ids = self.arms[arm].token_ids if arm in self.arms else []
+        return join_pieces(self.pieces.get(id_, "") for id_ in ids if id_ not in self.special)
+
+    def summary(self) -> dict[str, Any]:
+        """The summary line: JSON types only; an arm that did not run is absent."""
+        return {
+            "type": "summary",
+            "arms": {arm: self._arm_summary(arm) for arm in ARMS if arm in self.arms},
+            "speedup": self.speedup,
+            "first_divergence": self.first_divergence,
+            "total_variation": self.total_variation,
+            "cost_ratio": self.cost_ratio,
+            "verify_ratio": self.verify_ratio,
+            "reason": self.reason,
+            "message": self.message,
+        }
+
+    def _arm_summary(self, name: Arm) -> dict[str, Any]:
+        arm = self.arms[name]
+        return {
+            "tokens": arm.tokens,
+            "ttft_s": arm.ttft_s,
+            "tpot_s": arm.tpot_s,
+            "tokens_per_s": arm.tokens_per_s,
+            "rounds": arm.rounds,
+            "accepted": arm.accepted,
+            "drafted": arm.drafted,
+            "acceptance_rate": arm.acceptance_rate,
+            "draft_acceptance_rate": arm.draft_acceptance_rate,
+            "mean_acceptance_length": arm.mean_acceptance_length,
+            "acceptance_by_position": arm.acceptance_by_position,
+            "total_variation": arm.total_variation,
+            "counts": dict(arm.counts),
+            "draft_seconds": arm.draft_seconds,
+            "verify_seconds": arm.verify_seconds,
+            "host_seconds": arm.host_seconds,
+            "shares": arm.shares,
+            "finish_reason": arm.finish_reason,
+            "text": self.text(name),
+            "token_ids": list(arm.token_ids),
+        }
+
+
+def token_kind(text: str) -> str:
+    """words, digits, punctuation, code, whitespace or other: what a token's text consists of."""
+    stripped = text.strip()
+    if not stripped:
+        return "whitespace"
+    if stripped.isnumeric():
+        return "digits"
+    if all(character.isalpha() or character in "'’-" for character in stripped):
+        return "words" if any(character.isalpha() for character in stripped) else "punctuation"
+    if all(character in ".,;:!?'\"’‘“”…–—-()" for character in stripped):
+        return "punctuation"
+    if any(character in "{}[]<>=+*/\\_|&^%$#@~`()" for character in stripped):
+        return "code"
+    return "other"
+
+
+def acceptance_by_kind(trace: Iterable[Event]) -> dict[str, tuple[int, int]]:
+    """For each kind of drafted token: how many were accepted, of how many judged (accepted or rejected)."""
+    kinds: dict[int, str] = {}
+    found: dict[str, tuple[int, int]] = {}
+    for event in trace:
+        if isinstance(event, TokenTexts):
+            kinds |= {id_: token_kind(join_pieces([piece])) for id_, piece in event.pieces.items()}
+            kinds |= dict.fromkeys(event.special, "control")
+        elif isinstance(event, Round):
+            for token in event.drafted:
+                if token.state != "discarded":
+                    kind = kinds.get(token.id, "other")
+                    accepted, judged = found.get(kind, (0, 0))
+                    found[kind] = (accepted + (token.state == "accepted"), judged + 1)
+    return dict(sorted(found.items(), key=lambda entry: -entry[1][1]))
+
+
+def summary(trace: Iterable[Event]) -> dict[str, Any]:
+    """The summary line of a whole trace."""
+    return Metrics(trace).summary()

@@ -1,0 +1,37 @@
+"""The page, served for a test: toy sessions, and a server on a port of its own."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from app.backends.toy import toy_pair
+from app.engine.session import Session
+from app.pairs.registry import Pair
+from app.record.trace import Trace
+from app.ui.page import build_page, launch_options
+
+EXAMPLES = [{"category": "chat", "prompt": "Say hello."}, {"category": "list", "prompt": "Name three rivers."}]
+
+
+def toy_session(**options: Any) -> Session:
+    """A session over `toy_pair(**options)`; byte-level, so that it takes any prompt."""
+    options.setdefault("vocab_size", 259)
+    target, draft, tokenizer = toy_pair(**options)
+    return Session(Pair("toy target + toy draft", "toy", target, draft, tokenizer))
+
+
+@contextmanager
+def served(session: Session | None, replay: Trace | None = None) -> Iterator[str]:
+    """The address of the page while it is served."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    page = build_page(session, EXAMPLES, replay)
+    page.launch(server_name="127.0.0.1", server_port=port, prevent_thread_lock=True, quiet=True, **launch_options())
+    try:
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        page.close(verbose=False)
