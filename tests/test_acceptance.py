@@ -12,8 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from app.engine.acceptance import ACCEPTORS, Acceptor, Judgement, Verdict, find, load_custom
-from app.engine.sampling import Noise, Purpose, RoundNoise
+from app.engine.acceptance import ACCEPTORS, Acceptor, Judgement, Verdict, find
+from app.engine.custom_acceptor import load_custom
+from app.engine.noise import Noise, Purpose, RoundNoise
 from app.errors import ModelError, RequestError
 
 Rows = NDArray[np.float32]

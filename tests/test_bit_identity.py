@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from app.engine.acceptance import ACCEPTORS
+from app.engine.pair import Pair
 from app.engine.session import Session
-from app.pairs.registry import Pair
 from app.record.metrics import Metrics
 from app.record.trace import Request, Sampling
 

@@ -18,6 +18,8 @@ from app.backends.checkpoints.gguf_file import GgufCheckpoint, sidecar
 from app.backends.openvino.model import OpenVinoModel
 from app.errors import PairError
 from app.pairs import registry as pairs
+from app.pairs.embedded import EMBEDDED_FILE, embedded_target
+from app.pairs.options import PairOptions
 from tests.support.llamas import LLAMA3_ROPE, TINY, reference_logits, save_directory, weights
 
 IDS = [5, 17, 3, 99, 64, 2, 2, 120, 31, 8] * 8
@@ -289,10 +291,10 @@ def test_the_graph_is_kept_and_read_back(tmp_path: Path) -> None:
 def test_a_damaged_embedded_model_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PLAYGROUND_MODELS", str(tmp_path))
     with pytest.raises(PairError, match=r"run \./launch\.sh setup"):
-        pairs.embedded_target()
-    (tmp_path / pairs.EMBEDDED_FILE).write_bytes(b"GGUF")
+        embedded_target()
+    (tmp_path / EMBEDDED_FILE).write_bytes(b"GGUF")
     with pytest.raises(PairError, match="checksum is wrong"):
-        pairs.embedded_target()
+        embedded_target()
 
 
 def test_a_draft_of_another_family_is_refused(tmp_path: Path) -> None:
@@ -305,5 +307,5 @@ def test_a_draft_of_another_family_is_refused(tmp_path: Path) -> None:
         if change is not None:
             save_directory(draft, {**TINY, **change}, weights({**TINY, **change}))
         with pytest.raises(PairError, match=fault):
-            pairs.load(pairs.PairOptions(target=target, draft=draft, dtype="f32"))
+            pairs.load(PairOptions(target=target, draft=draft, dtype="f32"))
     shutil.rmtree(target)

@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 
 from app.__main__ import main
+from app.backends.openvino.loading import DEFAULT_DTYPE
+from app.engine.pair import Pair
 from app.pairs import registry as pairs
-from app.pairs.registry import Pair
+from app.pairs.options import ROOT, PairOptions
 from app.record import trace
 
 PROMPT = "Explain what a transformer language model is, in three sentences."
@@ -22,8 +24,8 @@ def loaded_once(load_embedded: Callable[[str], Pair], monkeypatch: pytest.Monkey
     """The same loader as the command line's, each precision of the embedded pair loaded once for all tests."""
     load = pairs.load
 
-    def cached(options: pairs.PairOptions) -> Pair:
-        return load_embedded(pairs.DEFAULT_DTYPE) if options == pairs.PairOptions() else load(options)
+    def cached(options: PairOptions) -> Pair:
+        return load_embedded(DEFAULT_DTYPE) if options == PairOptions() else load(options)
 
     monkeypatch.setattr(pairs, "load", cached)
 
@@ -66,7 +68,7 @@ def test_a_seed_gives_the_same_tokens_every_time(run_json: Run) -> None:
 
 @pytest.mark.parametrize("drafter", ["lookup", "draft+lookup"])
 def test_a_text_that_is_rewritten_is_looked_up(run_json: Run, drafter: str) -> None:
-    prompts = json.loads((pairs.ROOT / "assets" / "rewriting.json").read_text(encoding="utf-8"))
+    prompts = json.loads((ROOT / "assets" / "rewriting.json").read_text(encoding="utf-8"))
     for entry in prompts:
         _, summary = run_json("--prompt", entry["prompt"], "--drafter", drafter, "--k", "5")
         assert summary["first_divergence"] is None
@@ -92,6 +94,7 @@ def test_without_json_texts_and_figures_are_printed(capsys: pytest.CaptureFixtur
     [
         (["--prompt", ""], "prompt is empty"),
         (["--prompt", "hi", "--k", "99"], "window k is 99"),
+        (["--prompt", "hi", "--k", "0"], "window k is 0"),
         (["--prompt", "hi", "--temperature", "-1"], "temperature is -1"),
         (["--prompt", "hi", "--acceptor", "guess"], "guess"),
         (["--prompt", "word " * 9000], "tokens long and the context holds 8192"),

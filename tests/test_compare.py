@@ -14,8 +14,10 @@ from app.__main__ import main
 from app.backends.toy import toy_pair
 from app.bench import compare, peers, report
 from app.bench.peer_files import PeerFiles
+from app.engine.pair import Pair
 from app.errors import RequestError
 from app.pairs import registry as pairs
+from app.pairs.options import ROOT
 
 NO_FILES = PeerFiles(Path("a"), Path("b"), Path("c"), Path("d"), Path("e"))
 
@@ -24,7 +26,7 @@ NO_FILES = PeerFiles(Path("a"), Path("b"), Path("c"), Path("d"), Path("e"))
 def found() -> Any:
     with pytest.MonkeyPatch.context() as patch:
         toys = toy_pair(259, agreement="good", seed=1, n_positions=512)
-        patch.setattr(pairs, "load", lambda options: pairs.Pair("toys", "toy", *toys))
+        patch.setattr(pairs, "load", lambda options: Pair("toys", "toy", *toys))
         patch.setattr(compare, "BANDWIDTH_BYTES", 1 << 20)
         plan = compare.Plan(["hello", "good day"], [2, 4], ["int8"], [], 24, contexts=(16, 64, 100_000))
         return compare.compare(plan)
@@ -73,7 +75,7 @@ def test_the_table_puts_ratios_first_and_goes_between_the_readmes_marks(found: d
 
 
 def test_the_readme_has_the_marks() -> None:
-    text = (pairs.ROOT / "README.md").read_text(encoding="utf-8")
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
     assert text.count(report.BEGIN) == text.count(report.END) == 1
 
 

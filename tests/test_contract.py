@@ -16,6 +16,7 @@ from app.engine.model import Model
 from app.engine.session import Session
 from app.errors import PairError
 from app.pairs import registry as pairs
+from app.pairs.options import PairOptions
 from app.record.metrics import Metrics
 from app.record.trace import Request, RunFinished, RunStarted
 from tests.support.llamas import LLAMA3, TINY, reference_logits, save_directory, save_tokenizer, weights
@@ -31,7 +32,7 @@ Rows = NDArray[np.float32]
 
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pairs, "cache_dir", lambda: tmp_path / "cache")
+    monkeypatch.setenv("PLAYGROUND_MODELS", str(tmp_path))
 
 
 @pytest.fixture(params=BACKENDS)
@@ -44,9 +45,7 @@ def tiny(directory: Path, config: dict[str, Any] = TINY, *, seed: int = 0, shard
 
 
 def target_of(path: Path, backend: str, **options: Any) -> Model:
-    return pairs.load(
-        pairs.PairOptions(backend=backend, target=path, dtype="f32", device=cpu(backend), **options)
-    ).target
+    return pairs.load(PairOptions(backend=backend, target=path, dtype="f32", device=cpu(backend), **options)).target
 
 
 def cpu(backend: str) -> str | None:
@@ -74,7 +73,7 @@ def test_the_formulas_are_computed(tmp_path: Path, backend: str) -> None:
 
 def test_a_llama_3_in_small_is_what_the_formulas_say_and_the_same_everywhere(tmp_path: Path, backend: str) -> None:
     path = tiny(tmp_path / "llama3", LLAMA3, shards=3)
-    pair = pairs.load(pairs.PairOptions(backend=backend, target=path, dtype="f32", device=cpu(backend)))
+    pair = pairs.load(PairOptions(backend=backend, target=path, dtype="f32", device=cpu(backend)))
     assert pair.tokenizer.stop_ids == {100, 101}
     assert (pair.target.vocab_size, pair.tokenizer.vocab_size) == (144, 128)
     expected = reference_logits(LLAMA3, weights(LLAMA3), IDS)
@@ -183,7 +182,7 @@ def trimmed_pair(tmp_path: Path) -> tuple[Path, Path]:
 
 def test_a_trimmed_draft_uses_its_targets_embeddings(trimmed_pair: tuple[Path, Path], backend: str) -> None:
     target, draft = trimmed_pair
-    options = pairs.PairOptions(backend=backend, target=target, draft=draft, dtype="f32", device=cpu(backend))
+    options = PairOptions(backend=backend, target=target, draft=draft, dtype="f32", device=cpu(backend))
     pair = pairs.load(options)
     assert pair.draft is not None
     rows = pair.draft.new_sequence().forward(IDS, 2)
@@ -200,7 +199,7 @@ def test_a_trimmed_draft_uses_its_targets_embeddings(trimmed_pair: tuple[Path, P
 
 def test_a_pair_runs_and_both_arms_agree(trimmed_pair: tuple[Path, Path], backend: str) -> None:
     target, draft = trimmed_pair
-    options = pairs.PairOptions(backend=backend, target=target, draft=draft, dtype="f32", device=cpu(backend))
+    options = PairOptions(backend=backend, target=target, draft=draft, dtype="f32", device=cpu(backend))
     session = Session(pairs.load(options))
     for drafter in session.drafters:
         events = list(session.run(Request(prompt="HELLO", chat_template=False, max_tokens=60, drafter=drafter)))

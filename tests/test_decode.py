@@ -12,6 +12,7 @@ from app.backends.toy import ToySequence, toy_pair
 from app.engine.acceptance import find
 from app.engine.decode import Limits, decode
 from app.engine.drafting import ModelDrafter
+from app.engine.windows import Fixed
 from app.errors import ModelError
 from app.record.trace import Round, Sampling
 
@@ -71,7 +72,7 @@ def rounds_of(
             target_sequence,
             drafter,
             PROMPT,
-            k=k,
+            windows=Fixed(k),
             sampling=sampling,
             acceptor=find(acceptor),
             limits=Limits(max_tokens, n_positions, tokenizer.stop_ids),
@@ -167,7 +168,7 @@ def test_a_stop_token_accepted_in_the_middle_discards_the_rest_of_the_window() -
     limits = Limits(30, 256, frozenset({stop}))
     rounds = list(
         decode(
-            target.new_sequence(), drafter, PROMPT, k=16, sampling=sampling, acceptor=find("exact"), limits=limits,
+            target.new_sequence(), drafter, PROMPT, windows=Fixed(16), sampling=sampling, acceptor=find("exact"), limits=limits,
             target_name="target",
         )
     )  # fmt: skip

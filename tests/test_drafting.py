@@ -7,7 +7,8 @@ import pytest
 
 from app.backends.toy import ToyModel, toy_pair
 from app.engine.drafting import MAX_MATCH, MIN_MATCH, EitherDrafter, LookupDrafter, ModelDrafter, Proposal
-from app.engine.sampling import Floats, Noise, Purpose, RoundNoise, draw
+from app.engine.noise import Noise, Purpose, RoundNoise, draw
+from app.engine.sampling import Floats
 from app.record.trace import Sampling
 
 NOISE = Noise(0).at(0)

@@ -23,8 +23,9 @@ from app.backends.toy import Agreement, ToyModel, toy_pair
 from app.engine.acceptance import ACCEPTORS, Acceptor, Block, Verdict
 from app.engine.decode import Limits, decode
 from app.engine.drafting import Drafter, EitherDrafter, LookupDrafter, ModelDrafter
-from app.engine.sampling import Purpose, warp
-from app.engine.windows import Adaptive, Costs, Windows
+from app.engine.noise import Purpose
+from app.engine.sampling import warp
+from app.engine.windows import Adaptive, Costs, Fixed, Windows
 from app.record.trace import Round, Sampling
 
 LOSSLESS = [name for name, acceptor in ACCEPTORS.items() if acceptor.lossless]
@@ -305,7 +306,7 @@ def rounds(
             target,
             None if alone else drafter,
             pair.prompt,
-            k=k,
+            windows=Fixed(k) if isinstance(k, int) else k,
             sampling=sampling,
             acceptor=acceptor,
             limits=Limits(max_tokens, n_positions, stop_ids),

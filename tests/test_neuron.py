@@ -17,6 +17,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from app.engine.windows import Fixed
+from app.pairs.options import PairOptions
+
 torch = pytest.importorskip("torch", reason="the Neuron backend needs torch")
 
 from app.backends.neuron import model as neuron  # noqa: E402
@@ -573,7 +576,7 @@ def arm(
             sequences[0],
             drafter,
             prompt,
-            k=k,
+            windows=Fixed(k),
             sampling=sampling,
             acceptor=acceptor,
             limits=limits,
@@ -954,9 +957,9 @@ def test_a_neuron_pair_runs_from_its_options_to_the_last_event(
     for role, fake in (("target", NO_ZERO), ("draft", {**AGREEING, **NO_ZERO})):
         folders[role] = neuron_fake.write_checkpoint(tmp_path / role, fake=fake, vocab_size=V, eos_token_id=[V - 1])
         byte_level.save(str(folders[role] / "tokenizer.json"))
-    options = pairs.PairOptions("neuron", folders["target"], folders["draft"], n_positions=64, windows=(2, 4))
+    options = PairOptions("neuron", folders["target"], folders["draft"], n_positions=64, windows=(2, 4))
     with pytest.raises(PairError, match="--target DIR and --draft DIR"):
-        pairs.load(pairs.PairOptions("neuron"))
+        pairs.load(PairOptions("neuron"))
     ours = Session(pairs.load(options))
     assert (ours.backend, ours.windows, ours.bit_identical) == ("neuron", (2, 4), False)
 

@@ -12,9 +12,10 @@ import pytest
 from numpy.typing import NDArray
 
 from app.backends.openvino.model import OpenVinoModel
-from app.engine.model import Model, Sequence
+from app.engine.model import KVCache, Model
+from app.engine.pair import Pair
 from app.pairs import registry as pairs
-from app.pairs.registry import Pair
+from app.pairs.options import PairOptions
 
 Load = Callable[[str], Pair]
 REFERENCE: dict[str, Any] = json.loads((Path(__file__).parent / "support" / "reference" / "smollm2.json").read_text())
@@ -28,7 +29,7 @@ def logits_after(model: Model, ids: list[int]) -> NDArray[np.float32]:
     return row
 
 
-def greedy(sequence: Sequence, prompt: list[int], count: int, stops: frozenset[int]) -> list[int]:
+def greedy(sequence: KVCache, prompt: list[int], count: int, stops: frozenset[int]) -> list[int]:
     out: list[int] = []
     feed = prompt
     while len(out) < count and not (out and out[-1] in stops):
@@ -140,7 +141,7 @@ def test_a_short_prompt_is_read_by_the_same_program_whatever_the_window(embedded
 
 
 def test_a_window_at_the_end_of_the_context_has_room_for_the_rows_it_is_padded_with() -> None:
-    pair = pairs.load(pairs.PairOptions(n_positions=70))
+    pair = pairs.load(PairOptions(n_positions=70))
     ids = (CASES[0]["prompt_ids"] * 4)[:66]
     alone, wide = pair.target.new_sequence((1,)), pair.target.new_sequence((16,))
     for sequence in (alone, wide):
@@ -150,7 +151,7 @@ def test_a_window_at_the_end_of_the_context_has_room_for_the_rows_it_is_padded_w
     assert wide.length == pair.target.n_positions
 
 
-def sequence_rows(sequence: Sequence, base: int, window: list[int], start: int, width: int) -> NDArray[np.float32]:
+def sequence_rows(sequence: KVCache, base: int, window: list[int], start: int, width: int) -> NDArray[np.float32]:
     """Rows start..start + width of the window scored in one pass, the tokens before it fed one by one."""
     sequence.rollback(base)
     for token in window[:start]:
@@ -233,7 +234,7 @@ def test_a_sequence_refuses_what_the_contract_forbids(embedded: Pair) -> None:
 
 def test_where_memory_is_short_all_windows_share_one_program(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("app.backends.openvino.model.free_memory", lambda: 10**9)
-    target = pairs.load(pairs.PairOptions(n_positions=256)).target
+    target = pairs.load(PairOptions(n_positions=256)).target
     prompt, window = CASES[0]["prompt_ids"], CASES[1]["prompt_ids"][:5]
     alone, wide = target.new_sequence((1,)), target.new_sequence((5,))
     for sequence in (alone, wide):

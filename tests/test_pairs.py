@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import threading
 import weakref
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from app.__main__ import _pair_options, _parser
+from app.__main__ import parser
+from app.cli.flags import pair_options
+from app.engine.pair import Pair
 from app.engine.session import Session
 from app.errors import PairError, RequestError
 from app.pairs import memory, pair_files
 from app.pairs import registry as pairs
-from app.pairs.registry import PairOptions
+from app.pairs.options import PairOptions, is_hub_id
 from app.record.metrics import Metrics
 from app.record.trace import Request, RunStarted, Sampling
 from tests.support.llamas import TINY, save_directory, save_tokenizer, weights
@@ -22,7 +25,7 @@ from tests.support.llamas import TINY, save_directory, save_tokenizer, weights
 
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pairs, "cache_dir", lambda: tmp_path / "cache")
+    monkeypatch.setenv("PLAYGROUND_MODELS", str(tmp_path))
 
 
 def tiny(directory: Path, change: dict[str, Any] | None = None, **tokenizer: Any) -> Path:
@@ -81,9 +84,9 @@ def test_a_wrong_pair_file_is_a_sentence_that_names_it(tmp_path: Path, text: str
 
 def test_flags_beside_a_pair_file_have_precedence(tmp_path: Path) -> None:
     file = write(tmp_path / "pair.toml", 'backend = "torch"\ndtype = "bf16"\nn_positions = 512\n')
-    options = _parser().parse_args(["run", "--prompt", "x", "--pair", str(file), "--dtype", "f32"])
-    assert _pair_options(options) == PairOptions(backend="torch", dtype="f32", n_positions=512)
-    assert _pair_options(_parser().parse_args(["run", "--prompt", "x"])) == PairOptions()
+    options = parser().parse_args(["run", "--prompt", "x", "--pair", str(file), "--dtype", "f32"])
+    assert pair_options(options) == PairOptions(backend="torch", dtype="f32", n_positions=512)
+    assert pair_options(parser().parse_args(["run", "--prompt", "x"])) == PairOptions()
 
 
 def test_a_folder_of_pair_files_is_listed_by_name(tmp_path: Path) -> None:
@@ -186,9 +189,9 @@ def test_a_hub_id_needs_the_torch_backend() -> None:
         PairError, match=r"no model at meta-llama/Llama-3\.2-1B; check the path, or add --backend torch"
     ):
         pairs.prepare(PairOptions(target=Path("meta-llama/Llama-3.2-1B")))
-    assert not pairs._is_hub_id(Path("/meta-llama/Llama"))
-    assert not pairs._is_hub_id(Path("../llama"))
-    assert not pairs._is_hub_id(Path("models/llama/x"))
+    assert not is_hub_id(Path("/meta-llama/Llama"))
+    assert not is_hub_id(Path("../llama"))
+    assert not is_hub_id(Path("models/llama/x"))
 
 
 # --- one pair in another's place ---
@@ -210,7 +213,7 @@ def two(tmp_path: Path) -> Session:
         "cut off": options(cut_off),
         "neuron": PairOptions(backend="neuron"),
     }
-    return Session(pairs.load(first), None, listed)
+    return Session(pairs.load(first), None, {name: pairs.ListedPair(pair) for name, pair in listed.items()})
 
 
 def test_another_pair_takes_the_place_of_the_first_which_is_freed(two: Session) -> None:
@@ -278,10 +281,14 @@ def test_a_switch_waits_for_the_run_before_it(two: Session) -> None:
 
 
 def test_where_no_pair_is_left_a_run_says_so(two: Session, monkeypatch: pytest.MonkeyPatch) -> None:
-    def gone(_: PairOptions) -> pairs.Pair:
-        raise PairError("It is gone.")
+    prepare = pairs.prepare
 
-    monkeypatch.setattr(pairs, "load", gone)
+    def gone(pair: PairOptions, freed: int = 0) -> Callable[[], Pair]:
+        if pair.target is not None and pair.target.name == "first":
+            raise PairError("It is gone.")
+        return prepare(pair, freed)
+
+    monkeypatch.setattr(pairs, "prepare", gone)
     with pytest.raises(PairError, match="It is gone"):
         two.switch("cut off")
     with pytest.raises(RequestError, match="No pair is loaded"):

@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 
 from app.backends.toy import toy_pair
-from app.engine.acceptance import load_custom
+from app.engine.custom_acceptor import load_custom
+from app.engine.pair import Pair
 from app.engine.session import Session
 from app.pairs import pair_files
-from app.pairs.registry import Pair, PairOptions
+from app.pairs.options import PairOptions
 from app.record.metrics import Metrics
 from app.record.trace import Request, Sampling
 from tests.support.pages import served, toy_session
@@ -61,9 +62,9 @@ def test_every_file_the_readme_points_to_exists() -> None:
 
 
 def test_every_command_of_the_readme_is_known() -> None:
-    from app.__main__ import _parser
+    from app.__main__ import parser
 
-    commands = _parser()._subparsers._group_actions[0].choices  # type: ignore[union-attr]
+    commands = parser()._subparsers._group_actions[0].choices  # type: ignore[union-attr]
     assert commands is not None
     known = {*commands, "setup", "test", "check"}
     for word in re.findall(r"\./launch\.sh ([a-z]+)", README):
@@ -84,13 +85,13 @@ def test_the_pair_file_of_the_readme_is_one(tmp_path: Path) -> None:
 
 
 def test_every_flag_of_the_readmes_commands_is_known() -> None:
-    from app.__main__ import _parser
+    from app.__main__ import parser
 
     blocks = re.findall(r"^```(\w*)\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
     shown = [words for language, block in blocks if not language for words in commands(block)]
     assert len(shown) > 12
     for words in shown:
-        _parser().parse_args(words)
+        parser().parse_args(words)
 
 
 def commands(block: str) -> list[list[str]]:

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.record import metrics, trace
-from app.record.trace import AUTO_K, Event, Round, RunFinished, State, TokenTexts, join_pieces, piece_text
+from app.record.limits import AUTO, K
+from app.record.trace import Event, Round, RunFinished, State, TokenTexts, join_pieces, piece_text
 from app.ui import render
 from app.ui.assets import json_for_html
 from app.ui.export import export_html
@@ -132,7 +133,7 @@ def test_analysis_counts_kinds_of_the_judged_drafts() -> None:
 
 
 def test_advice_follows_from_the_run() -> None:
-    def advice(*states: State, k: int = 4) -> str:
+    def advice(*states: State, k: K = 4) -> str:
         last = final(5, "bonus" if set(states) == {"accepted"} else "corrected")
         window = speculative_round(1, tuple(drafted(2, state) for state in states), last)
         events = [started(k=k), texts(), *target_arm(1, 2, 3, 4, 5), SPECULATIVE[0], window, RunFinished("length")]
@@ -143,7 +144,7 @@ def test_advice_follows_from_the_run() -> None:
     refused = advice("rejected", "discarded", "discarded")
     assert "k = 2 would take about 12.0 ms a token instead of 16.0" in refused
     assert "a longer one than k = 4 may pay" in advice("accepted", "accepted", "accepted")
-    assert not advice("rejected", "discarded", "discarded", k=AUTO_K), "it chose its windows itself"
+    assert not advice("rejected", "discarded", "discarded", k=AUTO), "it chose its windows itself"
     assert not render.items([started(arms="target"), texts(), *target_arm(1, 2), RunFinished("length")])[-1][
         "analysis"
     ]["advice"]

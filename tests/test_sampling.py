@@ -13,19 +13,10 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy import stats  # type: ignore[import-untyped]
 
-from app.engine.sampling import (
-    Noise,
-    NonFiniteLogits,
-    Purpose,
-    alternatives,
-    draw,
-    race,
-    residual_alternatives,
-    top_alternatives,
-    top_ids,
-    validate,
-    warp,
-)
+from app.engine.noise import Noise, Purpose, draw, gumbel_max
+from app.engine.requests import validate_sampling
+from app.engine.round_record import alternatives, residual_alternatives, top_alternatives
+from app.engine.sampling import NonFiniteLogits, top_ids, warp
 from app.errors import RequestError
 from app.record.trace import Sampling
 
@@ -156,12 +147,12 @@ def test_warp_names_the_row_it_cannot_use(sampling: Sampling, bad: list[float]) 
 )
 def test_validate_names_the_value_it_refuses(sampling: Sampling, named: str) -> None:
     with pytest.raises(RequestError, match=named):
-        validate(sampling)
+        validate_sampling(sampling)
 
 
 def test_validate_takes_the_ends_of_every_range() -> None:
-    validate(Sampling(0.0, 1e-9, 0, 0))
-    validate(Sampling(10.0, 1.0, 10**6, 2**63 - 1))
+    validate_sampling(Sampling(0.0, 1e-9, 0, 0))
+    validate_sampling(Sampling(10.0, 1.0, 10**6, 2**63 - 1))
 
 
 # --- the largest of a row ---
@@ -239,7 +230,7 @@ def test_noise_is_uniform_and_independent_in_every_key() -> None:
 
 def test_noise_is_the_same_in_another_process() -> None:
     program = (
-        "from app.engine.sampling import Noise, Purpose\n"
+        "from app.engine.noise import Noise, Purpose\n"
         "noise = Noise(2**63 - 1)\n"
         "print(*[noise.uniform(p, d).hex() for p in (0, 10**6) for d in Purpose], *noise.gumbel(3, 4))"
     )
@@ -292,6 +283,6 @@ def test_exponential_noise_is_exponential_where_races_are_won() -> None:
 
 def test_race_draws_from_the_distribution() -> None:
     probs = np.array([0.05, 0, 0.6, 0.1, 0.25], np.float32)
-    counts = np.bincount([race(probs, Noise(seed).at(4), 1) for seed in range(3000)], minlength=5)
+    counts = np.bincount([gumbel_max(probs, Noise(seed).at(4), 1) for seed in range(3000)], minlength=5)
     assert counts[1] == 0
     assert stats.chisquare(counts[[0, 2, 3, 4]], [150, 1800, 300, 750]).pvalue > 1e-3

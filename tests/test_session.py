@@ -8,10 +8,12 @@ from dataclasses import replace
 import pytest
 
 from app.backends.toy import toy_pair
+from app.engine.acceptance import ACCEPTORS
+from app.engine.pair import Pair
 from app.engine.session import Session
 from app.errors import RequestError
-from app.pairs.registry import Pair
 from app.record import trace
+from app.record.limits import AUTO
 from app.record.metrics import Metrics
 from app.record.trace import Request, Round, RunFinished, RunStarted, Sampling, TokenTexts
 
@@ -32,6 +34,8 @@ def session(**toy: object) -> tuple[Session, Pair]:
         ({"prompt": "x" * 300_000}, "longer than 200000 characters"),
         ({"k": 1}, "window k is 1; choose 2 to 16"),
         ({"k": 99}, "window k is 99; choose 2 to 16"),
+        ({"k": 0}, "window k is 0; choose 2 to 16, or auto"),
+        ({"k": "4"}, "window k is 4; choose"),
         ({"max_tokens": 0}, "max_tokens is 0"),
         ({"acceptor": "guess"}, "guess"),
         ({"drafter": "oracle"}, "no drafter 'oracle'"),
@@ -190,3 +194,20 @@ def test_a_device_with_one_sequence_runs_the_arms_in_turn() -> None:
     arms = [event.arm for event in ours.run(HELLO) if isinstance(event, Round)]
     assert arms == sorted(arms, reverse=True)
     assert set(arms) == {"target", "speculative"}
+
+
+@pytest.mark.parametrize("name", ACCEPTORS)
+def test_a_trace_says_what_its_acceptor_promises(name: str) -> None:
+    """`same_text` decides what the page says of two arms that part: it is recorded, not left at its default."""
+    session_, _ = session()
+    started = next(session_.run(replace(HELLO, acceptor=name)))
+    assert isinstance(started, RunStarted)
+    assert (started.lossless, started.same_text) == (ACCEPTORS[name].lossless, ACCEPTORS[name].same_text)
+    assert started.same_text == (name in ("exact", "coupled"))
+
+
+def test_a_window_left_to_the_loop_is_recorded_by_its_name() -> None:
+    session_, _ = session()
+    events = list(session_.run(replace(HELLO, k=AUTO)))
+    assert trace.read(trace.write(events)) == events
+    assert '"k":"auto"' in trace.dumps(events[0])

@@ -119,7 +119,7 @@ def test_closing_the_sweep_frees_the_device() -> None:
     next(steps)
     steps.close()
     assert session._lock.acquire(blocking=False)
-    assert session._pair.target.open_sequences == 0  # type: ignore[attr-defined]
+    assert session.loaded.target.open_sequences == 0  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize(

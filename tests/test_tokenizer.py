@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from app.engine.pair import Pair
 from app.errors import PairError, RequestError
-from app.pairs.registry import Pair
 from app.pairs.tokenizer import TextTokenizer
 from app.record.trace import join_pieces, piece_text
 

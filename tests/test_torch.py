@@ -16,10 +16,11 @@ import pytest
 
 from app.__main__ import main
 from app.backends.checkpoints.checkpoint import SafetensorsCheckpoint, read_config
+from app.engine.pair import Pair
 from app.engine.session import Session
 from app.errors import ModelError, PairError
 from app.pairs import registry as pairs
-from app.pairs.registry import Pair, PairOptions
+from app.pairs.options import PairOptions
 from app.record.metrics import Metrics
 from app.record.trace import Request
 from tests.support.llamas import TINY, save_directory, save_tokenizer, weights

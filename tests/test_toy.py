@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from app.backends.toy import ASSISTANT, STOP, USER, ToyModel, ToyTokenizer, toy_pair
-from app.engine.model import Model, Sequence, Tokenizer
+from app.engine.model import KVCache, Model, Tokenizer
 from app.engine.sampling import warp
 from app.record.trace import Sampling
 
@@ -17,7 +17,7 @@ def test_toys_are_what_the_protocols_ask() -> None:
     target, draft, tokenizer = toy_pair()
     models: list[Model] = [target, draft]
     texts: Tokenizer = tokenizer
-    sequence: Sequence = models[0].new_sequence()
+    sequence: KVCache = models[0].new_sequence()
     assert sequence.length == 0
     assert texts.vocab_size == models[0].vocab_size == models[1].vocab_size == 8
     assert all(model.memory() > 0 and model.num_parameters > 0 and model.bit_identical for model in models)

@@ -69,3 +69,14 @@ def test_every_event_field_is_written() -> None:
     for event in sample():
         data = json.loads(trace.dumps(event))
         assert {field.name for field in fields(event)} | {"type"} == set(data)
+
+
+def test_a_trace_of_before_auto_had_a_name_still_opens() -> None:
+    lines = list(trace.write([traces.started(k=4), *traces.trace()[1:]]))
+    former = [lines[0].replace('"k":4', '"k":0', 1), *lines[1:]]
+    assert former != lines
+    assert trace.read(former)[0] == traces.started(k="auto")
+    named = list(trace.write([traces.started(k="auto"), *traces.trace()[1:]]))
+    assert trace.read(named)[0] == traces.started(k="auto")
+    with pytest.raises(TraceError, match=r"wrong value at RunStarted\.request\.k"):
+        trace.read([named[0].replace('"k":"auto"', '"k":"most"', 1), *named[1:]])

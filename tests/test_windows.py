@@ -11,13 +11,14 @@ import pytest
 from numpy.typing import NDArray
 
 from app.engine.acceptance import ACCEPTORS
-from app.engine.sampling import Noise
+from app.engine.noise import Noise
 from app.engine.session import Session
 from app.engine.windows import PROBED, Acceptance, Adaptive, Costs, Cycle, Fixed, Windows
 from app.errors import RequestError
 from app.record import trace
+from app.record.limits import AUTO
 from app.record.metrics import Metrics
-from app.record.trace import AUTO_K, Request, Round, Sampling
+from app.record.trace import Request, Round, Sampling
 from tests.support.pages import toy_session
 from tests.support.simulated import SimulatedSession
 
@@ -40,7 +41,7 @@ def spent(windows: Windows, text: Text, costs: Costs, sure: Callable[[float], fl
         drafted, wanted = 0, min(windows.next(), len(text) - said) - 1
         while drafted < wanted:
             drafted += 1
-            if not windows.more(logits(sure(text[said + drafted - 1][1]))):
+            if not windows.draft_on(logits(sure(text[said + drafted - 1][1]))):
                 break
         right = next((i for i in range(drafted) if not text[said + i][0]), drafted)
         windows.judged(right, refused=right < drafted)
@@ -119,7 +120,7 @@ def test_where_drafting_did_not_pay_on_another_text_is_where_this_one_begins() -
         for _ in range(40):
             drafts = cycle.next() - 1
             for _ in range(drafts):
-                assert cycle.more(logits(0.9))
+                assert cycle.draft_on(logits(0.9))
             cycle.judged(min(kept, drafts), refused=kept < drafts)
         return cycle.seen
 
@@ -193,7 +194,7 @@ def test_on_the_loop_itself_with_simulated_costs() -> None:
 
 
 def run(session: Session, **options: Any) -> list[trace.Event]:
-    return list(session.run(Request(prompt="hello", max_tokens=60, k=AUTO_K, **options)))
+    return list(session.run(Request(prompt="hello", max_tokens=60, k=AUTO, **options)))
 
 
 @pytest.mark.parametrize("acceptor", sorted(ACCEPTORS))
@@ -224,7 +225,7 @@ def test_the_trace_holds_the_window_of_every_round_and_reads_back() -> None:
     assert all(round_.k is not None and len(round_.drafted) <= round_.k - 1 for round_ in rounds)
     assert all(round_.k == 1 for round_ in trace.rounds(events, "target"))
     assert trace.read(list(trace.write(events))) == events
-    assert session._pair.target.open_sequences == 0  # type: ignore[attr-defined]
+    assert session.loaded.target.open_sequences == 0  # type: ignore[attr-defined]
 
 
 def test_only_compiled_windows_are_run() -> None:

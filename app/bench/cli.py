@@ -7,7 +7,8 @@ import json
 from pathlib import Path
 
 from app.errors import RequestError
-from app.pairs.registry import ROOT, PairOptions, load
+from app.pairs.options import ROOT, PairOptions
+from app.pairs.registry import load
 
 PROMPTS = ROOT / "assets" / "prompts.json"
 PAGE = {"starts": 5, "turns": 3, "k": 3, "max_tokens": 128}

@@ -25,9 +25,11 @@ from app.engine.model import Model
 from app.engine.session import Session
 from app.errors import PairError, PlaygroundError, RequestError
 from app.pairs import registry as pairs
+from app.pairs.options import PairOptions
+from app.record.limits import AUTO, K
 from app.record.metrics import ArmTotals, Metrics
 from app.record.sweep import Sweep
-from app.record.trace import AUTO_K, Event, Request, Sampling, Trace, k_name
+from app.record.trace import Event, Request, Sampling, Trace
 
 CONTEXTS = (128, 512, 1024, 2048, 4096)
 BANDWIDTH_BYTES = 1 << 28
@@ -55,13 +57,13 @@ def compare(plan: Plan) -> dict[str, Any]:
     found["bandwidth"] = bandwidth()
     for place, dtype in enumerate(plan.dtypes):
         _say(f"loading the pair in {dtype}")
-        session = Session(pairs.load(pairs.PairOptions(dtype=dtype)))
+        session = Session(pairs.load(PairOptions(dtype=dtype)))
         found["pair"] = session.pair
         with ExitStack() as stack:
             rivals = _rivals(plan, session, found, stack) if place == 0 else {}
             prompts = plan.prompts if place == 0 else plan.prompts[: plan.few]
             ours = _ours(session, plan, prompts, rivals)
-        ours |= {"dtype": dtype, "roofline": roofline(session._pair.target, ours["one_pass_s"], found["bandwidth"])}
+        ours |= {"dtype": dtype, "roofline": roofline(session.loaded.target, ours["one_pass_s"], found["bandwidth"])}
         if place == 0:
             ours["contexts"] = contexts(session, plan.contexts)
             found["peers"] = [_peer_row(rival, ours) for rival in rivals.values()]
@@ -102,7 +104,7 @@ def _rivals(plan: Plan, session: Session, found: dict[str, Any], stack: ExitStac
     if not plan.peers:
         return {}
     python, files = peers.environment(), peer_files.write()
-    stops = session._pair.tokenizer.stop_ids
+    stops = session.loaded.tokenizer.stop_ids
     rivals = {}
     for name in plan.peers:
         _say(f"loading {name}")
@@ -118,11 +120,11 @@ def _rivals(plan: Plan, session: Session, found: dict[str, Any], stack: ExitStac
 
 
 def _ids(session: Session, prompt: str) -> list[int]:
-    return session._prompt_ids(Request(prompt=prompt))
+    return session.prompt_ids(Request(prompt=prompt))
 
 
 def _ours(session: Session, plan: Plan, prompts: Sequence[str], rivals: dict[str, _Rival]) -> dict[str, Any]:
-    ks = [*plan.ks, AUTO_K]
+    ks: list[K] = [*plan.ks, AUTO]
     sweep = Sweep(plan.ks)
     target, beside_auto, arms = _Arm(), _Arm(), {k: _Arm() for k in ks}
     for turn, prompt in enumerate(prompts):
@@ -132,7 +134,7 @@ def _ours(session: Session, plan: Plan, prompts: Sequence[str], rivals: dict[str
             k = ks[(turn + place) % len(ks)]
             trace = _run(session, Request(prompt=prompt, k=k, max_tokens=plan.max_tokens, sampling=Sampling()))
             metrics = Metrics(trace)
-            if k == AUTO_K:
+            if k == AUTO:
                 beside_auto.add(metrics, "target")
             else:
                 sweep.add(trace)
@@ -146,10 +148,10 @@ def _ours(session: Session, plan: Plan, prompts: Sequence[str], rivals: dict[str
     points = {point.k: point for point in sweep.points}
     rows = []
     for k in ks:
-        arm, point = arms[k], points.get(k)
+        arm, point = arms[k], None if k == AUTO else points.get(k)
         rows.append(
             {
-                "k": k_name(k),
+                "k": str(k),
                 **arm.summary(),
                 "speedup": beside_auto.tpot / arm.tpot if point is None else point.speedup,
                 "speedup_of_medians": target.median / arm.median,
@@ -301,7 +303,7 @@ def roofline(target: Model, one_pass_s: float, bytes_a_second: float) -> dict[st
 
 def contexts(session: Session, lengths: Iterable[int]) -> list[dict[str, Any]]:
     """Passes at growing contexts: the target over 1 and 5 tokens, the draft over 1; medians, in seconds."""
-    pair = session._pair
+    pair = session.loaded
     found = []
     for length in lengths:
         if length + 8 > pair.target.n_positions or (pair.draft and length + 8 > pair.draft.n_positions):

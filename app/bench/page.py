@@ -21,6 +21,7 @@ from typing import Any
 from app.engine.session import Session
 from app.errors import RequestError
 from app.pairs import registry as pairs
+from app.pairs.options import PairOptions
 from app.record import trace
 from app.record.metrics import Metrics
 from app.record.trace import ARMS, Request
@@ -67,7 +68,7 @@ def page_cost(starts: int, turns: int, k: int, max_tokens: int) -> str:
         browser = playwright.chromium.launch(executable_path=browser_path, args=FLAGS)
         page = browser.new_page()
         for _ in range(starts):
-            session = Session(pairs.load(pairs.PairOptions()))
+            session = Session(pairs.load(PairOptions()))
             with _served() as address:
                 runs = [
                     ("page", partial(_on_page, page, address, k, max_tokens)),

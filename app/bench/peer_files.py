@@ -18,7 +18,8 @@ from app.backends.checkpoints.cache import filled, fingerprint
 from app.backends.checkpoints.checkpoint import Checkpoint, SafetensorsCheckpoint, read_config
 from app.backends.checkpoints.gguf_file import GgufCheckpoint, _gguf_name, sidecar
 from app.distill.pack import config_json, export
-from app.pairs import registry as pairs
+from app.pairs.embedded import EMBEDDED_DRAFT, embedded_target
+from app.pairs.options import cache_dir
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
 
@@ -34,13 +35,13 @@ class PeerFiles:
     target_q8: Path
 
 
-def write(draft: Path = pairs.EMBEDDED_DRAFT) -> PeerFiles:
+def write(draft: Path = EMBEDDED_DRAFT) -> PeerFiles:
     """The embedded pair's files, made once and kept beside the other things made from models."""
-    gguf = pairs.embedded_target()
+    gguf = embedded_target()
     key = fingerprint([gguf, draft / "model.safetensors"], Path(__file__).read_text(encoding="utf-8"))
 
     def fill(folder: Path) -> None:
-        metadata = sidecar(gguf, pairs.cache_dir())
+        metadata = sidecar(gguf, cache_dir())
         target = GgufCheckpoint(gguf, read_config(metadata))
         export(SafetensorsCheckpoint(draft), target, folder / "draft")
         _hugging_face(target, folder / "target")
@@ -51,7 +52,7 @@ def write(draft: Path = pairs.EMBEDDED_DRAFT) -> PeerFiles:
         _gguf(SafetensorsCheckpoint(folder / "draft"), gguf, folder / "draft-gguf" / "draft.gguf", "F16")
         _gguf(target, gguf, folder / "target-q8.gguf", "Q8_0")
 
-    folder = filled(pairs.cache_dir() / f"peers-{key}", fill)
+    folder = filled(cache_dir() / f"peers-{key}", fill)
     return PeerFiles(
         gguf, folder / "target", folder / "draft", folder / "draft-gguf" / "draft.gguf", folder / "target-q8.gguf"
     )

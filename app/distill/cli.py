@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from app.errors import PairError, RequestError
+from app.pairs.embedded import embedded_target
+from app.pairs.options import PairOptions
 
 STAGES = {
     "dialogues": "let the target write instructions and answer them, and answer the held-out prompts",
@@ -91,9 +93,8 @@ def main(args: argparse.Namespace) -> int:
 
 def _target(args: argparse.Namespace) -> Any:
     from app.distill.target import Target
-    from app.pairs import registry as pairs
 
-    path = pairs.embedded_target() if args.target is None else args.target
+    path = embedded_target() if args.target is None else args.target
     return Target(path, args.work / "cache")
 
 
@@ -254,17 +255,17 @@ def _evaluate(args: argparse.Namespace) -> None:
     from app.distill.evaluate import evaluate, table
     from app.engine.session import Session
     from app.pairs import registry as pairs
-    from app.record.trace import named_k
+    from app.record.limits import parse_k
 
     try:
-        ks = [named_k(k) for k in args.k.split(",")]
+        ks = [parse_k(k) for k in args.k.split(",")]
         temperatures = [float(t) for t in args.temperature.split(",")]
     except ValueError:
         raise RequestError(
             "--k and --temperature take numbers separated by commas, such as 3,5,8; a k may be auto."
         ) from None
     prompts = _held_out_text(args)
-    options = pairs.PairOptions(target=args.target, draft=args.draft, dtype=args.dtype, threads=args.threads)
+    options = PairOptions(target=args.target, draft=args.draft, dtype=args.dtype, threads=args.threads)
     session = Session(pairs.load(options))
     results = evaluate(session, prompts, ks, temperatures, args.max_tokens, args.seed, args.timed, args.acceptor)
     print(json.dumps(results) if args.json else table(results))

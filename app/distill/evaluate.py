@@ -9,8 +9,9 @@ from app.distill.progress import Progress
 from app.engine.session import Session
 from app.errors import RequestError
 from app.record import theory
+from app.record.limits import AUTO, K
 from app.record.metrics import ArmTotals, Metrics
-from app.record.trace import AUTO_K, Arm, Arms, Request, Sampling, k_name
+from app.record.trace import Arm, Arms, Request, Sampling
 
 
 class Tally:
@@ -23,7 +24,7 @@ class Tally:
         for name, arm in metrics.arms.items():
             self.arms.setdefault(name, ArmTotals()).add(arm)
 
-    def summary(self, k: int) -> dict[str, Any]:
+    def summary(self, k: K) -> dict[str, Any]:
         """JSON types; the times and speedups only where both arms ran. Times in milliseconds."""
         arm, target = self.arms["speculative"], self.arms.get("target")
         out: dict[str, Any] = {
@@ -40,7 +41,7 @@ class Tally:
         if alone and speculative:
             out |= {"target_tpot_ms": 1000 * alone, "speculative_tpot_ms": 1000 * speculative}
             out["speedup"] = alone / speculative
-        if k != AUTO_K and draft and verify and one:
+        if k != AUTO and draft and verify and one:
             out["predicted_speedup"] = theory.predicted_speedup(out["acceptance_rate"], k, draft / one, verify / one)
         return out
 
@@ -48,7 +49,7 @@ class Tally:
 def evaluate(
     session: Session,
     prompts: Sequence[tuple[str, str]],
-    ks: Sequence[int],
+    ks: Sequence[K],
     temperatures: Sequence[float],
     max_tokens: int,
     seed: int,
@@ -76,8 +77,8 @@ def evaluate(
                 total.add(metrics)
                 by_category.setdefault(category, Tally()).add(metrics)
                 length = total.arms["speculative"].mean_acceptance_length or 0.0
-                progress.step(f"T = {temperature:g}, k = {k_name(k)}: {length:.2f} tokens a pass")
-            entry = {"temperature": temperature, "k": k_name(k), **total.summary(k)}
+                progress.step(f"T = {temperature:g}, k = {k}: {length:.2f} tokens a pass")
+            entry = {"temperature": temperature, "k": str(k), **total.summary(k)}
             entry["categories"] = {name: tally.summary(k) for name, tally in by_category.items()}
             results.append(entry)
     progress.close()

@@ -8,25 +8,21 @@ An acceptor is lossless if the emitted tokens are distributed exactly as the tar
 
 from __future__ import annotations
 
-import importlib
-import inspect
-import operator
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, TypeVar
+from typing import ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 
-from app.engine.sampling import Floats, Probs, Purpose, RoundNoise, WarpedRows, draw, race
-from app.errors import ModelError, RequestError
+from app.engine.noise import Purpose, RoundNoise, draw, gumbel_max
+from app.engine.sampling import Floats, Probs, WarpedRows
+from app.errors import RequestError
+from app.record.limits import LENIENCY, TYPICAL_DELTA, TYPICAL_EPSILON
 
 TINY = np.finfo(np.float32).tiny
 
 TargetProbs = Probs | WarpedRows
-T = TypeVar("T")
-Rule = Callable[[Sequence[int], Probs, Probs, RoundNoise], "Verdict"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +110,7 @@ class TokenWise(Acceptor):
     def __call__(
         self, draft_ids: Sequence[int], draft_probs: Probs, target_probs: TargetProbs, noise: RoundNoise
     ) -> Verdict:
-        _check_shapes(draft_ids, draft_probs, target_probs)
+        check_shapes(draft_ids, draft_probs, target_probs)
         judgements: list[Judgement] = []
         for offset, token in enumerate(draft_ids):
             row = target_probs[offset]
@@ -124,10 +120,10 @@ class TokenWise(Acceptor):
             if u >= threshold:
                 rest = self.residual(row, _fit(draft_probs[offset], row.size))
                 return _corrected(offset, rest, row, tuple(judgements), noise)
-        return _from_target(len(draft_ids), target_probs, tuple(judgements), noise)
+        return from_target(len(draft_ids), target_probs, tuple(judgements), noise)
 
     def total_variation(self, draft_ids: Sequence[int], draft_probs: Probs, target_probs: Probs) -> float:
-        _check_shapes(draft_ids, draft_probs, target_probs)
+        check_shapes(draft_ids, draft_probs, target_probs)
         worst = 0.0
         for target_row, draft_row in zip(target_probs, draft_probs, strict=False):  # the last target row judges nothing
             row, q = _support(target_row, draft_row)
@@ -152,25 +148,20 @@ class Lenient(Rejection):
     description = "Rejection with q halved before the test: keeps more, says unlikely tokens up to twice as often."
     lossless = False
 
-    leniency: ClassVar[float] = 0.5
-
     def keep(self, target_probs: Probs, p: Floats, q: Floats) -> Floats:
-        return _ratio(p, self.leniency * q)
+        return _ratio(p, LENIENCY * q)
 
 
 class Typical(TokenWise):
     name = "typical"
-    description = "Keep any draft that is plausible for the target's entropy, with no coin (Medusa, ε = 0.09, δ = 0.3)."
+    description = f"Keep any draft that is plausible for the target's entropy, with no coin (Medusa, ε = {TYPICAL_EPSILON}, δ = {TYPICAL_DELTA})."
     lossless = False
     coin = False
-
-    epsilon: ClassVar[float] = 0.09
-    delta: ClassVar[float] = 0.3
 
     def keep(self, target_probs: Probs, p: Floats, q: Floats) -> Floats:
         some = target_probs[target_probs > 0]
         entropy = -float(np.sum(some * np.log(some), dtype=np.float64))
-        plausible: Floats = (p > min(self.epsilon, self.delta * np.exp(-entropy))).astype(np.float32)
+        plausible: Floats = (p > min(TYPICAL_EPSILON, TYPICAL_DELTA * np.exp(-entropy))).astype(np.float32)
         return plausible
 
     def residual(self, target_probs: Probs, draft_probs: Probs) -> Probs:
@@ -205,7 +196,7 @@ class TargetLed(Acceptor):
     def __call__(
         self, draft_ids: Sequence[int], draft_probs: Probs, target_probs: TargetProbs, noise: RoundNoise
     ) -> Verdict:
-        _check_shapes(draft_ids, draft_probs, target_probs)
+        check_shapes(draft_ids, draft_probs, target_probs)
         judgements: tuple[Judgement, ...] = ()
         for offset, token in enumerate(draft_ids):
             picked = self.pick(target_probs[offset], noise, offset)
@@ -217,7 +208,7 @@ class TargetLed(Acceptor):
 
     def total_variation(self, draft_ids: Sequence[int], draft_probs: Probs, target_probs: Probs) -> float:
         """Every token is drawn from the target's own row, which its draw normalises: what is left is rounding."""
-        _check_shapes(draft_ids, draft_probs, target_probs)
+        check_shapes(draft_ids, draft_probs, target_probs)
         return max((_distance(row / _sum(row), row) for row in target_probs[: len(draft_ids)]), default=0.0)
 
 
@@ -238,10 +229,10 @@ class Coupled(TargetLed):
     )
 
     def pick(self, probs: Probs, noise: RoundNoise, offset: int) -> int:
-        return race(probs, noise, offset)
+        return gumbel_max(probs, noise, offset)
 
     def propose(self, draft_probs: Probs, noise: RoundNoise, offset: int) -> int:
-        return race(draft_probs, noise, offset)
+        return gumbel_max(draft_probs, noise, offset)
 
 
 class Block(Acceptor):
@@ -259,14 +250,14 @@ class Block(Acceptor):
     def __call__(
         self, draft_ids: Sequence[int], draft_probs: Probs, target_probs: TargetProbs, noise: RoundNoise
     ) -> Verdict:
-        _check_shapes(draft_ids, draft_probs, target_probs)
+        check_shapes(draft_ids, draft_probs, target_probs)
         prefixes = self._prefixes(draft_ids, draft_probs, target_probs)
         judgements = tuple(
             Judgement(noise.uniform(i, Purpose.ACCEPT), prefix.passes) for i, prefix in enumerate(prefixes[1:])
         )
         kept = max((i for i, coin in enumerate(judgements, start=1) if coin.u < coin.threshold), default=0)  # type: ignore[operator]
         if kept == len(draft_ids):
-            return _from_target(kept, target_probs, judgements, noise)
+            return from_target(kept, target_probs, judgements, noise)
         return _corrected(kept, prefixes[kept].rest, target_probs[kept], judgements, noise)
 
     def total_variation(self, draft_ids: Sequence[int], draft_probs: Probs, target_probs: Probs) -> float:
@@ -277,7 +268,7 @@ class Block(Acceptor):
         Σ min(p_i p, q)) times the residual as a correction; over p_i this is p(x). The sum is taken from the h_i
         that `__call__` flips its coins against, so a wrong one shows.
         """
-        _check_shapes(draft_ids, draft_probs, target_probs)
+        check_shapes(draft_ids, draft_probs, target_probs)
         worst = 0.0
         prefixes = self._prefixes(draft_ids, draft_probs, target_probs)
         for prefix, target_row, draft_row in zip(prefixes, target_probs, draft_probs, strict=False):
@@ -332,7 +323,7 @@ def find(name: str) -> Acceptor:
 # --- the pieces the rules are made of ---
 
 
-def _check_shapes(draft_ids: Sequence[int], draft_probs: Probs, target_probs: TargetProbs) -> None:
+def check_shapes(draft_ids: Sequence[int], draft_probs: Probs, target_probs: TargetProbs) -> None:
     g = len(draft_ids)
     assert (draft_probs.ndim, len(draft_probs)) == (2, g), (g, draft_probs.shape)
     assert (target_probs.ndim, len(target_probs)) == (2, g + 1), (g, target_probs.shape)
@@ -378,7 +369,7 @@ def _distance(emitted: Floats, row: Floats) -> float:
     return _sum(np.abs(emitted - row)) / 2
 
 
-def _from_target(g: int, target_probs: TargetProbs, judgements: tuple[Judgement, ...], noise: RoundNoise) -> Verdict:
+def from_target(g: int, target_probs: TargetProbs, judgements: tuple[Judgement, ...], noise: RoundNoise) -> Verdict:
     """All g drafts kept, and a bonus token; for g = 0 the target's own token."""
     return Verdict(g, draw(target_probs[g], noise.uniform(g, Purpose.FINAL)), judgements)
 
@@ -388,150 +379,3 @@ def _corrected(kept: int, rest: Probs, row: Probs, judgements: tuple[Judgement, 
     over = rest.sum()
     residual = rest / over if over > 0 else row
     return Verdict(kept, draw(residual, noise.uniform(kept, Purpose.FINAL)), judgements, residual)
-
-
-# --- acceptors of the user's own ---
-
-
-def load_custom(spec: str) -> Acceptor:
-    """The acceptor at "package.module:Name": importing it runs the user's code, so it is for the command line only.
-
-    Name is a callable of this module's protocol (draft_ids, draft_probs, target_probs, noise) -> Verdict: a function,
-    an object, or a class made without arguments; or a subclass of transformers_neuronx's TokenAcceptor, unchanged.
-    It may have `lossless`, `same_text`, `propose` and `total_variation` as `Acceptor` has. Raises RequestError where
-    it cannot be loaded; the acceptor raises ModelError where it does not keep to the protocol.
-    """
-    module, _, name = spec.partition(":")
-    if not module or not name:
-        raise RequestError(f"The acceptor {spec!r} is not of the form package.module:Name; write it so.")
-    try:
-        found: Any = operator.attrgetter(name)(importlib.import_module(module))
-        rule: Any = found() if inspect.isclass(found) else found
-        arguments = _count_arguments(rule)
-    except Exception as error:
-        raise RequestError(
-            f"The acceptor {spec} cannot be loaded ({type(error).__name__}: {error}); check the module's name, that it "
-            "can be imported from here, and that the class takes no arguments."
-        ) from error
-    if arguments == 3:
-        return _Custom(spec, rule, _FromUpstream(rule))
-    if arguments == 4:
-        return _Custom(spec, rule, rule)
-    raise RequestError(
-        f"The acceptor {spec} takes {arguments} arguments; it should take draft_ids, draft_probs, target_probs and noise, "
-        "or be a TokenAcceptor of transformers_neuronx."
-    )
-
-
-def _count_arguments(rule: Any) -> int:
-    """Positional arguments a call must give."""
-    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    parameters = inspect.signature(rule).parameters.values()
-    return sum(parameter.kind in kinds and parameter.default is parameter.empty for parameter in parameters)
-
-
-class _Custom(Acceptor):
-    """The guard around a user's rule (`declared`): whatever goes wrong inside is a sentence naming it and the fault.
-
-    It is given copies of the draft's rows, to do with as it likes: the drafter uses their memory again.
-    """
-
-    def __init__(self, spec: str, declared: Any, rule: Rule) -> None:
-        self.name = spec
-        self.description = (inspect.getdoc(declared) or "An acceptor of your own.").splitlines()[0]
-        self.lossless = getattr(declared, "lossless", False) is True
-        self.same_text = getattr(declared, "same_text", False) is True
-        self.declared = declared
-        self._rule = rule
-
-    def propose(self, draft_probs: Probs, noise: RoundNoise, offset: int) -> int:
-        if not hasattr(self.declared, "propose"):
-            return super().propose(draft_probs, noise, offset)
-        token = self._guarded(lambda: operator.index(self.declared.propose(draft_probs.copy(), noise, offset)))
-        if not 0 <= token < draft_probs.size:
-            raise self._fault(f"proposed token {token} of a vocabulary of {draft_probs.size}")
-        return token
-
-    def __call__(
-        self, draft_ids: Sequence[int], draft_probs: Probs, target_probs: TargetProbs, noise: RoundNoise
-    ) -> Verdict:
-        _check_shapes(draft_ids, draft_probs, target_probs)
-        g, size = len(draft_ids), target_probs.shape[1]
-        rows = target_probs.all() if isinstance(target_probs, WarpedRows) else target_probs
-        verdict = self._guarded(lambda: self._rule(draft_ids, draft_probs.copy(), rows, noise))
-        if not isinstance(verdict, Verdict):
-            raise self._fault(f"returned {type(verdict).__name__}, not a Verdict")
-        kept, final = self._guarded(lambda: (operator.index(verdict.num_accepted), operator.index(verdict.final_id)))
-        if not 0 <= kept <= g:
-            raise self._fault(f"kept {kept} drafts of {g}")
-        if not 0 <= final < size:
-            raise self._fault(f"chose token {final} of a vocabulary of {size}")
-        judgements = verdict.judgements or (Judgement(),) * min(kept + 1, g)
-        if not kept <= len(judgements) <= g or not all(isinstance(one, Judgement) for one in judgements):
-            raise self._fault(f"gave {len(judgements)} judgements for {kept} kept drafts of {g}")
-        residual = verdict.residual
-        if residual is not None and np.shape(residual) != (size,):
-            raise self._fault(f"gave a residual of shape {np.shape(residual)}, not ({size},)")
-        return Verdict(kept, final, tuple(judgements), residual)
-
-    def total_variation(self, draft_ids: Sequence[int], draft_probs: Probs, target_probs: Probs) -> float | None:
-        if not hasattr(self.declared, "total_variation"):
-            return None
-        return self._guarded(lambda: float(self.declared.total_variation(draft_ids, draft_probs, target_probs)))
-
-    def _guarded(self, call: Callable[[], T]) -> T:
-        try:
-            return call()
-        except Exception as error:
-            raise self._fault(f"failed ({type(error).__name__}: {error})") from error
-
-    def _fault(self, fault: str) -> ModelError:
-        return ModelError(f"The acceptor {self.name} {fault}; correct it, or choose another acceptor.")
-
-
-class _FromUpstream:
-    """A TokenAcceptor of transformers_neuronx as a rule of ours.
-
-    Upstream hands it draft_ids int64 [1, g] and logits [1, g, V] and [1, g + 1, V], and takes int64 [1, g + 1] back: the
-    kept drafts, one more token, zeros. The logarithms of the warped probabilities are logits with that softmax, so it
-    judges what was really drawn. The count is not in the answer: it is how far the answer repeats the drafts, which
-    tells a token 0 from the padding too. (Upstream counts what is not 0, and loses such a token.) torch's random state
-    is seeded from the round's noise, and put back.
-    """
-
-    def __init__(self, token_acceptor: Any) -> None:
-        try:
-            self._torch: Any = importlib.import_module("torch")
-        except ImportError as error:
-            raise RequestError("An acceptor of transformers_neuronx needs PyTorch; install torch.") from error
-        self._token_acceptor = token_acceptor
-
-    def __call__(self, draft_ids: Sequence[int], draft_probs: Probs, target_probs: Probs, noise: RoundNoise) -> Verdict:
-        g = len(draft_ids)
-        if g == 0:
-            return _from_target(0, target_probs, (), noise)
-        torch = self._torch
-        size = max(draft_probs.shape[1], target_probs.shape[1])
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(int(noise.uniform(0, Purpose.ACCEPT) * 2**53))
-            answer = self._token_acceptor(
-                torch.tensor([list(draft_ids)], dtype=torch.int64),
-                torch.from_numpy(self._scores(draft_probs, size)),
-                torch.from_numpy(self._scores(target_probs, size)),
-            )
-        if tuple(answer.shape) != (1, g + 1):
-            raise ValueError(f"it returned the shape {list(answer.shape)}, not {[1, g + 1]}")
-        if answer.dtype.is_floating_point:
-            raise ValueError(f"it returned {answer.dtype}, not int64 ids")
-        tokens: list[int] = answer[0].tolist()
-        kept = next((i for i, (said, drafted) in enumerate(zip(tokens, draft_ids, strict=False)) if said != drafted), g)
-        if any(tokens[kept + 1 :]):
-            raise ValueError(f"it returned {tokens}, which goes on after replacing the draft {draft_ids[kept]}")
-        return Verdict(kept, tokens[kept])
-
-    @staticmethod
-    def _scores(probs: Probs, size: int) -> NDArray[np.float32]:
-        """Logits [1, n, size] with these probabilities [n, V]."""
-        scores = np.full((1, probs.shape[0], size), -np.inf, np.float32)
-        np.log(probs, out=scores[0, :, : probs.shape[1]], where=probs > 0)
-        return scores

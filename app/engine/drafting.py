@@ -7,22 +7,22 @@ a lossless acceptor divides by that one.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from collections.abc import Sequence as Ids
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from app.engine import model
-from app.engine.sampling import NonFiniteLogits, RoundNoise, warp
+from app.engine.model import KVCache
+from app.engine.noise import RoundNoise
+from app.engine.sampling import NonFiniteLogits, warp
 from app.errors import ModelError
 from app.record.theory import expected_kept
 from app.record.trace import DraftSource, Sampling
 
 Propose = Callable[[NDArray[np.float32], RoundNoise, int], int]
-More = Callable[[NDArray[np.float32]], bool]
+DraftOn = Callable[[NDArray[np.float32]], bool]
 """Whether to draft another token after one that was picked from these logits [n]."""
 
 
@@ -40,6 +40,10 @@ class Proposal:
     kept_ids: NDArray[np.int64] | None = None
 
 
+NOTHING = Proposal((), np.empty((0, 0), np.float32), np.empty((0, 0), np.float32), 0.0)
+"""What the target alone is given to judge."""
+
+
 def always(logits: NDArray[np.float32]) -> bool:
     """Draft as many as were asked for."""
     return True
@@ -48,14 +52,16 @@ def always(logits: NDArray[np.float32]) -> bool:
 class Drafter(Protocol):
     """Proposes tokens that may follow a context."""
 
-    def prefill(self, context: Ids[int]) -> float:
+    def prefill(self, context: Sequence[int]) -> float:
         """Read the prompt; returns the seconds it took."""
         ...
 
-    def propose(self, context: Ids[int], count: int, pick: Propose, noise: RoundNoise, more: More = always) -> Proposal:
+    def propose(
+        self, context: Sequence[int], count: int, pick: Propose, noise: RoundNoise, draft_on: DraftOn = always
+    ) -> Proposal:
         """At most `count` tokens to follow `context`, each picked by `pick(probs, noise, offset)`.
 
-        Fewer where going on is pointless: after a stop token nothing follows, and a model is not run again where `more`,
+        Fewer where going on is pointless: after a stop token nothing follows, and a model is not run again where `draft_on`,
         asked after each of its tokens, says no. That answer may depend on the token, so a token once drafted is judged.
         """
         ...
@@ -68,7 +74,7 @@ class ModelDrafter:
 
     def __init__(
         self,
-        sequence: model.Sequence,
+        sequence: KVCache,
         *,
         name: str,
         vocab_size: int,
@@ -83,12 +89,14 @@ class ModelDrafter:
         self._probs = np.zeros((0, vocab_size), np.float32)
         self._sampling, self._stop_ids, self._clock = sampling, stop_ids, clock
 
-    def prefill(self, context: Ids[int]) -> float:
+    def prefill(self, context: Sequence[int]) -> float:
         begin = self._clock()
         self._sequence.forward(self._readable(context), 1)
         return self._clock() - begin
 
-    def propose(self, context: Ids[int], count: int, pick: Propose, noise: RoundNoise, more: More = always) -> Proposal:
+    def propose(
+        self, context: Sequence[int], count: int, pick: Propose, noise: RoundNoise, draft_on: DraftOn = always
+    ) -> Proposal:
         sequence, clock = self._sequence, self._clock
         sequence.rollback(min(sequence.length, len(context) - 1))
         feed = self._readable(context[sequence.length :])
@@ -110,12 +118,12 @@ class ModelDrafter:
                 raise not_finite(self._name, len(context) + offset) from None
             token = pick(probs[offset], noise, offset)
             ids.append(token)
-            if not more(logits[0]) or token in self._stop_ids:
+            if not draft_on(logits[0]) or token in self._stop_ids:
                 break
             feed = [token]
         return Proposal(tuple(ids), probs[: len(ids)], np.stack(all_logits), seconds, "draft", self._kept_ids)
 
-    def _readable(self, token_ids: Ids[int]) -> list[int]:
+    def _readable(self, token_ids: Sequence[int]) -> list[int]:
         """Ids the target alone has, its padding, are read as 0: any q is exact, and they are next to never said."""
         return [token if token < self._vocab_size else 0 for token in token_ids]
 
@@ -140,17 +148,19 @@ class LookupDrafter:
         self._places: dict[tuple[int, ...], list[int]] = {}  # MIN_MATCH tokens -> where the token after them stands
         self._indexed = MIN_MATCH
 
-    def prefill(self, context: Ids[int]) -> float:
+    def prefill(self, context: Sequence[int]) -> float:
         begin = self._clock()
         self._index(context)
         return self._clock() - begin
 
-    def propose(self, context: Ids[int], count: int, pick: Propose, noise: RoundNoise, more: More = always) -> Proposal:
+    def propose(
+        self, context: Sequence[int], count: int, pick: Propose, noise: RoundNoise, draft_on: DraftOn = always
+    ) -> Proposal:
         begin = self._clock()
         ids, _ = self.look_up(context, count)
         return self.proposal(ids, self._clock() - begin)
 
-    def look_up(self, context: Ids[int], count: int) -> tuple[tuple[int, ...], int]:
+    def look_up(self, context: Sequence[int], count: int) -> tuple[tuple[int, ...], int]:
         """At most `count` tokens to follow `context`, and how many of the last ones agreed (0: nothing was found)."""
         self._index(context)
         place, agreed = 0, 0
@@ -175,7 +185,7 @@ class LookupDrafter:
         probs[rows, ids], logits[rows, ids] = 1, 0
         return Proposal(ids, probs, logits, seconds, "lookup" if ids else None)
 
-    def _index(self, context: Ids[int]) -> None:
+    def _index(self, context: Sequence[int]) -> None:
         for end in range(self._indexed, len(context)):
             self._places.setdefault(tuple(context[end - MIN_MATCH : end]), []).append(end)
         self._indexed = max(self._indexed, len(context))
@@ -198,10 +208,12 @@ class EitherDrafter:
         self._lookups = [_Record(length / (length + 1)) for length in range(MAX_MATCH + 1)]
         self._pending: list[tuple[int, tuple[int, ...], _Record]] = []  # guesses, and where each begins
 
-    def prefill(self, context: Ids[int]) -> float:
+    def prefill(self, context: Sequence[int]) -> float:
         return self._draft.prefill(context) + self._lookup.prefill(context)
 
-    def propose(self, context: Ids[int], count: int, pick: Propose, noise: RoundNoise, more: More = always) -> Proposal:
+    def propose(
+        self, context: Sequence[int], count: int, pick: Propose, noise: RoundNoise, draft_on: DraftOn = always
+    ) -> Proposal:
         for place, guess, record in self._pending:
             record.add(guess, context[place:])
         guess, agreed = self._lookup.look_up(context, count)
@@ -209,7 +221,7 @@ class EitherDrafter:
         self._pending = [(len(context), guess, looked_up)]
         if looked_up.expected(len(guess)) >= self._drafts.expected(count):
             return self._lookup.proposal(guess, 0.0)
-        proposal = self._draft.propose(context, count, pick, noise, more)
+        proposal = self._draft.propose(context, count, pick, noise, draft_on)
         self._pending.append((len(context), proposal.ids, self._drafts))
         return proposal
 
@@ -223,7 +235,7 @@ class _Record:
     def __init__(self, prior: float) -> None:
         self._right, self._judged = 4 * prior, 4.0
 
-    def add(self, guess: Ids[int], said: Ids[int]) -> None:
+    def add(self, guess: Sequence[int], said: Sequence[int]) -> None:
         """`said` is what stands in the text from where `guess` began."""
         right = next((i for i, (one, other) in enumerate(zip(guess, said, strict=False)) if one != other), None)
         self._right += min(len(guess), len(said)) if right is None else right
@@ -234,7 +246,7 @@ class _Record:
         return expected_kept([self._right / self._judged] * count)
 
 
-def _common_ending(context: Ids[int], end: int) -> int:
+def _common_ending(context: Sequence[int], end: int) -> int:
     """How many tokens before `end` are the last ones of `context`, counted up to MAX_MATCH."""
     most = min(end, MAX_MATCH)
     return next((n for n in range(most) if context[end - 1 - n] != context[-1 - n]), most)

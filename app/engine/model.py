@@ -1,6 +1,6 @@
-"""What the engine asks of a model: weights (`Model`), one KV cache over them (`Sequence`), text (`Tokenizer`)."""
+"""What the engine asks of a model: weights (`Model`), one KV cache over them (`KVCache`), text (`Tokenizer`)."""
 
-from collections.abc import Sequence as Ids
+from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 Logits = NDArray[np.float32]
 
 
-class Sequence(Protocol):
+class KVCache(Protocol):
     """One KV cache: the first `length` tokens of a context are in it."""
 
     @property
@@ -17,7 +17,7 @@ class Sequence(Protocol):
         """Tokens in the cache."""
         ...
 
-    def forward(self, token_ids: Ids[int], num_logits: int) -> Logits:
+    def forward(self, token_ids: Sequence[int], num_logits: int) -> Logits:
         """Append `token_ids` to the cache and score their last `num_logits` positions.
 
         Returns float32 [num_logits, vocab_size], or [num_logits, n] for a model of n `kept_ids`; row i predicts the token
@@ -82,7 +82,7 @@ class Model(Protocol):
         """Bytes held by the weights."""
         ...
 
-    def new_sequence(self, windows: Ids[int] = ()) -> Sequence:
+    def new_sequence(self, windows: Sequence[int] = ()) -> KVCache:
         """An empty KV cache. Asserts that fewer than `max_sequences` are open.
 
         windows: how many rows the passes after the prompt will have, at most each; what a backend prepares for them it
@@ -105,7 +105,7 @@ class Tokenizer(Protocol):
         """Ids of `text` as it is (special tokens written in it are recognised)."""
         ...
 
-    def encode_chat(self, messages: Ids[dict[str, str]]) -> list[int]:
+    def encode_chat(self, messages: Sequence[dict[str, str]]) -> list[int]:
         """Ids of a conversation (role, content) in the model's chat template, up to where the answer begins."""
         ...
 

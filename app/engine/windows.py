@@ -33,7 +33,7 @@ class Windows(Protocol):
         """The coming round's window; 1 is the target alone."""
         ...
 
-    def more(self, logits: NDArray[np.float32]) -> bool:
+    def draft_on(self, logits: NDArray[np.float32]) -> bool:
         """Whether to draft on after a token picked from these logits [n]; asked after each, the last one too."""
         ...
 
@@ -51,7 +51,7 @@ class Fixed:
     def next(self) -> int:
         return self.k
 
-    def more(self, logits: NDArray[np.float32]) -> bool:
+    def draft_on(self, logits: NDArray[np.float32]) -> bool:
         return True
 
     def judged(self, kept: int, refused: bool) -> None:
@@ -185,7 +185,7 @@ class Cycle:
         self._turn += 1
         return self.ks[self._turn % len(self.ks)]
 
-    def more(self, logits: NDArray[np.float32]) -> bool:
+    def draft_on(self, logits: NDArray[np.float32]) -> bool:
         self.seen.draft(logits)
         return True
 
@@ -236,7 +236,7 @@ class Adaptive:
         self._alone += 1
         return 1
 
-    def more(self, logits: NDArray[np.float32]) -> bool:
+    def draft_on(self, logits: NDArray[np.float32]) -> bool:
         """Whether another draft gives more tokens for its time than rounds do."""
         self._survival *= self._seen.draft(logits)
         width = min(self._seen.drafted + 1, len(self._steps) - 1)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from app.errors import PairError
-from app.pairs.registry import PairOptions
+from app.pairs.options import PairOptions
 
 if sys.version_info >= (3, 11):
     import tomllib

@@ -14,11 +14,9 @@ from typing import Any, Protocol
 
 from app.errors import RequestError
 from app.record import theory
+from app.record.limits import MAX_K, MIN_K
 from app.record.metrics import ArmTotals, Metrics
 from app.record.trace import Event, Request, Round, RunFinished, Trace
-
-DEFAULT_KS = (2, 3, 4, 5, 8)
-SMALLEST, LARGEST = 2, 16
 
 
 class Runner(Protocol):
@@ -81,6 +79,7 @@ class Sweep:
         assert metrics.started is not None
         self.pair = metrics.started.pair
         k = metrics.started.request.k
+        assert isinstance(k, int), k
         self._windows[k].add(metrics)
         if k == self.ks[-1]:
             self._widest.append(events)
@@ -238,10 +237,10 @@ def sweep(
 
 def check(session: Runner, ks: Iterable[int]) -> None:
     """Raises RequestError unless every window can run."""
-    wrong = [k for k in ks if not SMALLEST <= k <= LARGEST]
+    wrong = [k for k in ks if not MIN_K <= k <= MAX_K]
     if wrong or not list(ks):
         raise RequestError(
-            f"{f'k = {wrong[0]}' if wrong else 'No window'} cannot be swept; choose windows from {SMALLEST} to {LARGEST}."
+            f"{f'k = {wrong[0]}' if wrong else 'No window'} cannot be swept; choose windows from {MIN_K} to {MAX_K}."
         )
     if session.windows is not None and (absent := sorted(set(ks) - set(session.windows))):
         known = ", ".join(map(str, session.windows))

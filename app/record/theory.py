@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+from app.record.limits import LENIENCY, MAX_K, MIN_K, TYPICAL_DELTA, TYPICAL_EPSILON
 from app.record.trace import DraftedToken, Event, Round, rounds
 
 
@@ -86,7 +87,7 @@ def best_k(
     return max(sorted(ks), key=lambda k: predicted_speedup(acceptance, k, cost_ratio, verify_ratio(k)))
 
 
-def elsewhere(acceptance: float, ks: Iterable[int] = range(2, 17)) -> list[Projection]:
+def elsewhere(acceptance: float, ks: Iterable[int] = range(MIN_K, MAX_K + 1)) -> list[Projection]:
     """What this acceptance would give at the published latencies: a projection, not a measurement (v taken as 1)."""
     windows = list(ks)
     found = []
@@ -229,7 +230,7 @@ def _rejection(token: DraftedToken) -> float:
 
 
 def _lenient(token: DraftedToken) -> float:
-    chance = min(1.0, token.p / (0.5 * token.q)) if token.q > 0 else 0.0
+    chance = min(1.0, token.p / (LENIENCY * token.q)) if token.q > 0 else 0.0
     return chance if token.u is None else float(token.u < chance)
 
 
@@ -242,7 +243,7 @@ def _typical(token: DraftedToken) -> float:
     known = [other.warped_prob for other in token.target_alternatives if other.warped_prob > 0]
     rest = 1 - sum(known)
     entropy = -sum(prob * math.log(prob) for prob in (*known, *((rest,) if rest > 1e-9 else ())))
-    return float(token.p > min(0.09, 0.3 * math.exp(-entropy)))
+    return float(token.p > min(TYPICAL_EPSILON, TYPICAL_DELTA * math.exp(-entropy)))
 
 
 _RULES: tuple[tuple[str, str, Callable[[DraftedToken], float]], ...] = (

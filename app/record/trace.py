@@ -16,10 +16,9 @@ from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from typing import Any, Literal
 
 from app.errors import TraceError
+from app.record.limits import AUTO, DEFAULT_K, DEFAULT_MAX_TOKENS, K
 
 SCHEMA_VERSION = 1
-AUTO_K = 0
-"""The k of a request that leaves the window of each round to the loop."""
 MAX_TRACE_BYTES = 64 * 1024 * 1024
 
 Arm = Literal["target", "speculative"]
@@ -45,14 +44,15 @@ class Sampling:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What a person asked for. `messages` (role, content) are used instead of `prompt` where given."""
+    """What a person asked for. `messages` (role, content) are used instead of `prompt` where given. k: the window, or
+    "auto" (a trace of before 2026-11 says 0)."""
 
     prompt: str = ""
     system: str = ""
     messages: tuple[dict[str, str], ...] = ()
     chat_template: bool = True
-    max_tokens: int = 128
-    k: int = 5
+    max_tokens: int = DEFAULT_MAX_TOKENS
+    k: K = DEFAULT_K
     sampling: Sampling = field(default_factory=Sampling)
     acceptor: str = "rejection"
     drafter: str = "draft"
@@ -198,16 +198,8 @@ _EVENTS: dict[str, type[Event]] = {
     "run_finished": RunFinished,
 }
 _NAMES = {kind: name for name, kind in _EVENTS.items()}
-
-
-def k_name(k: int) -> str:
-    """A request's window in words."""
-    return "auto" if k == AUTO_K else str(k)
-
-
-def named_k(name: str) -> int:
-    """The window `k_name` gave this name. Raises ValueError."""
-    return AUTO_K if name == "auto" else int(name)
+_FORMER_AUTO = 0
+"""How a request said auto before it had a name."""
 
 
 def piece_text(piece: bytes) -> str:
@@ -246,6 +238,8 @@ def loads(line: str) -> Event:
             f"This trace has schema version {data.get('schema_version')!r}, this playground reads {SCHEMA_VERSION}; "
             "replay it with the version that wrote it."
         )
+    if kind is RunStarted and isinstance(data.get("request"), dict) and data["request"].get("k") == _FORMER_AUTO:
+        data["request"]["k"] = AUTO
     event: Event = _build(kind, data, kind.__name__)
     return event
 
@@ -329,7 +323,10 @@ def _value(hint: Any, value: Any, where: str) -> Any:
     if origin is Literal:
         ok = value in args
     elif origin in (types.UnionType, typing.Union):  # `Literal[...] | None` is of the second kind
-        return None if value is None else _value(next(a for a in args if a is not type(None)), value, where)
+        if value is None and type(None) in args:
+            return None
+        kinds = [kind for kind in args if kind is not type(None)]
+        return _value(kinds[0] if type(value) is kinds[0] else kinds[-1], value, where)
     elif origin is tuple:
         if not isinstance(value, list):
             raise _mismatch(where)

@@ -6,7 +6,7 @@ import html
 from collections.abc import Iterable
 
 from app.record.metrics import DEFINITIONS
-from app.record.trace import Event, RunStarted, k_name
+from app.record.trace import Event, RunStarted
 from app.ui.assets import json_for_html, script, style
 from app.ui.render import items
 
@@ -16,9 +16,7 @@ def export_html(trace: Iterable[Event]) -> str:
     content = list(trace)
     started = next((event for event in content if isinstance(event, RunStarted)), None)
     title = (
-        "Speculative sampling"
-        if started is None
-        else f"Speculative sampling: {started.pair}, k = {k_name(started.request.k)}"
+        "Speculative sampling" if started is None else f"Speculative sampling: {started.pair}, k = {started.request.k}"
     )
     return f"""<!doctype html>
 <html lang="en">

@@ -19,6 +19,7 @@ from starlette.middleware import Middleware
 
 from app.errors import PlaygroundError, TraceError
 from app.record import trace
+from app.record.limits import AUTO, MAX_K, MIN_K
 from app.record.metrics import DEFINITIONS, Metrics
 from app.record.trace import Arms, Event, ModelCard, Request, Sampling, Trace
 from app.ui import about, assets, chooser, hardware, plots, tune
@@ -29,7 +30,6 @@ from app.ui.render import items
 
 DEFAULT_PROMPT = "Explain what a transformer language model is, in three sentences."
 TITLE = "Speculative sampling playground"
-MIN_K, MAX_K = 2, 16
 _DRAFTERS = {"draft": "draft model", "lookup": "lookup", "draft+lookup": "either, by the round"}
 _ARMS = [("both, racing", "both"), ("target only", "target"), ("speculative only", "speculative")]
 
@@ -319,7 +319,7 @@ def _request(
         system=system or "",
         chat_template=chat_template,
         max_tokens=int(max_tokens),
-        k=trace.AUTO_K if auto else int(k),
+        k=AUTO if auto else int(k),
         sampling=Sampling(float(temperature), float(top_p), int(top_k), int(seed or 0)),
         acceptor=acceptor,
         drafter=drafter,
@@ -395,7 +395,7 @@ def _recordings() -> list[dict[str, str]]:
             started = trace.loads(next(lines))
         assert isinstance(started, trace.RunStarted)
         request = started.request
-        label = f"{request.prompt} (T = {request.sampling.temperature:g}, {request.acceptor}, k = {trace.k_name(request.k)})"
+        label = f"{request.prompt} (T = {request.sampling.temperature:g}, {request.acceptor}, k = {request.k})"
         found.append({"name": path.stem, "label": label})
     return found
 

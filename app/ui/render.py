@@ -12,9 +12,9 @@ from collections.abc import Iterable
 from typing import Any
 
 from app.record import theory
+from app.record.limits import AUTO
 from app.record.metrics import ArmMetrics, Metrics, acceptance_by_kind
 from app.record.trace import (
-    AUTO_K,
     Arm,
     Event,
     Round,
@@ -148,7 +148,7 @@ def _tie(metrics: Metrics, at: int) -> str:
 def advice(metrics: Metrics, windows: list[theory.WhatIf]) -> str:
     """What to try next with the window k, in words; nothing where this run gives no reason."""
     timed = [(other.tpot_s, other.k) for other in windows if other.tpot_s is not None]
-    if not timed or metrics.started is None or metrics.started.request.k == AUTO_K:  # auto takes its own advice
+    if not timed or metrics.started is None or metrics.started.request.k == AUTO:  # auto takes its own advice
         return ""
     own, best = timed[-1], min(timed)
     if best[0] < 0.97 * own[0]:

@@ -16,8 +16,9 @@ import gradio as gr
 
 from app.errors import PlaygroundError, RequestError, TraceError
 from app.record import theory, trace
+from app.record.limits import DEFAULT_KS, MAX_K, MIN_K
 from app.record.metrics import Metrics
-from app.record.sweep import DEFAULT_KS, LARGEST, SMALLEST, Step, Sweep, sentences, sweep
+from app.record.sweep import Step, Sweep, sentences, sweep
 from app.record.trace import Event, Request, Sampling, Trace
 from app.ui import plots
 from app.ui.live import Line
@@ -211,8 +212,8 @@ def build(session: Session | None, line: Line, prompt: str, examples: Sequence[d
 
 
 def _sweep_part(session: Session, line: Line, prompt: str, examples: Sequence[dict[str, str]], plotly: str) -> None:
-    known = range(SMALLEST, min(LARGEST, session.max_k) + 1) if session.windows is None else session.windows
-    ks_known = [k for k in known if k >= SMALLEST]
+    known = range(MIN_K, min(MAX_K, session.max_k) + 1) if session.windows is None else session.windows
+    ks_known = [k for k in known if k >= MIN_K]
     which = [("these", OWN)]
     if examples:
         categories = {each["category"] for each in examples}

@@ -512,7 +512,7 @@
         const { request, target, draft, backend, device, prompt_tokens: prompt } = run.started;
         const { temperature, top_p: topP, top_k: topK, seed } = request.sampling;
         const warp = temperature ? `temperature ${temperature}, top_p ${topP}, top_k ${topK}, seed ${seed}` : "temperature 0";
-        this.about.textContent = `${target.name}${draft ? ` with ${draft.name}` : ""} on ${backend}, ${device} · k = ${request.k || "auto"}, ${warp}, acceptor ${request.acceptor}, ${format.plural(prompt, "prompt token")}`;
+        this.about.textContent = `${target.name}${draft ? ` with ${draft.name}` : ""} on ${backend}, ${device} · k = ${request.k}, ${warp}, acceptor ${request.acceptor}, ${format.plural(prompt, "prompt token")}`;
       } else this.about.textContent = "";
       this.advice.textContent = run.analysis?.advice ?? "";
       this.advice.hidden = !this.advice.textContent;

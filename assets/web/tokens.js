@@ -2,7 +2,7 @@
 (() => {
   const { ARMS, NAMES, h, format, roundAt, store } = window.Playground;
 
-  const AUTO_K = 0; // of a request that leaves the window of each round to the loop
+  const AUTO = "auto"; // the k of a request that leaves the window of each round to the loop
 
   /** What each kind is called; how it looks is the style sheet's business (colour and form). */
   const KINDS = ["accepted", "corrected", "bonus", "target", "rejected", "discarded"];
@@ -197,9 +197,9 @@
     const where = `${place}, place ${token.place + 1} of ${window + 1}.`;
     const proposed = round.source === "lookup" ? "It followed the same tokens earlier in the text, so it was proposed again," : "The draft proposed it";
     const { drafter, k } = store.run.started?.request ?? {};
-    const nothing = drafter === "lookup" ? "the text held nothing to look up" : round.k === 1 && k === AUTO_K ? "drafting did not look worth its time" : "the window no longer fitted";
+    const nothing = drafter === "lookup" ? "the text held nothing to look up" : round.k === 1 && k === AUTO ? "drafting did not look worth its time" : "the window no longer fitted";
     // with k = auto a window may end before its widest
-    const ended = k === AUTO_K && round.source === "draft" && token.place === window - 1 && window + 1 < round.k && !token.special;
+    const ended = k === AUTO && round.source === "draft" && token.place === window - 1 && window + 1 < round.k && !token.special;
     const unsure = ended ? " The draft was not sure enough to go on: another pass of it was not worth its time." : "";
     return {
       accepted: `${where} ${proposed} and the acceptor kept it.${unsure}`,

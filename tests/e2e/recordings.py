@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from app.engine.session import Session
 from app.pairs import registry as pairs
+from app.pairs.options import PairOptions
 from app.record import trace
 from app.record.metrics import Metrics
 from app.record.trace import Request, Sampling, Trace
@@ -36,7 +37,7 @@ def record(session: Session, request: Request) -> Trace:
 
 def main() -> None:
     REPLAYS.mkdir(exist_ok=True)
-    session = Session(pairs.load(pairs.PairOptions()))
+    session = Session(pairs.load(PairOptions()))
     for name, request in REQUESTS.items():
         events = record(session, replace(request, k=K, max_tokens=MAX_TOKENS))
         path = REPLAYS / f"{name}.jsonl"

@@ -11,6 +11,7 @@ from playwright.sync_api import sync_playwright
 
 from app.engine.session import Session
 from app.pairs import registry as pairs
+from app.pairs.options import PairOptions
 from tests.e2e.conftest import FLAGS
 from tests.e2e.test_playground import FINISHED
 from tests.support.pages import served
@@ -21,7 +22,7 @@ SIZE = {"width": 1360, "height": 1000}
 
 def main() -> None:
     FOLDER.mkdir(exist_ok=True)
-    session = Session(pairs.load(pairs.PairOptions()))
+    session = Session(pairs.load(PairOptions()))
     executable = shutil.which("chromium") or shutil.which("chromium-browser")
     with served(session) as address, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=executable, args=FLAGS)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from playwright.sync_api import expect
 
+from app.engine.pair import Pair
 from app.engine.session import Session
-from app.pairs.registry import Pair
 from app.record import metrics
 from tests.e2e.conftest import Open
 from tests.e2e.test_playground import figure, finish, pane_text, start

@@ -10,7 +10,7 @@ from playwright.sync_api import expect
 
 from app.engine.session import Session
 from app.pairs import registry as pairs
-from app.pairs.registry import PairOptions
+from app.pairs.options import PairOptions
 from tests.e2e.conftest import Open
 from tests.support.llamas import TINY, save_directory, save_tokenizer, weights
 from tests.support.pages import served
@@ -26,7 +26,8 @@ def address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     first, small = PairOptions(target=tiny("Alpha"), dtype="f32"), tiny("Small")
     second = PairOptions(target=tiny("Beta"), draft=small, dtype="f32")
     wrong = PairOptions(target=tiny("Gamma", changed=5), draft=small, dtype="f32")
-    with served(Session(pairs.load(first), None, {"one": first, "two": second, "wrong": wrong})) as address:
+    listed = {name: pairs.ListedPair(pair) for name, pair in (("one", first), ("two", second), ("wrong", wrong))}
+    with served(Session(pairs.load(first), None, listed)) as address:
         yield address
 
 

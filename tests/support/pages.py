@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from typing import Any
 
 from app.backends.toy import toy_pair
+from app.engine.pair import Pair
 from app.engine.session import Session
-from app.pairs.registry import Pair
 from app.record.trace import Trace
 from app.ui.page import build_page, launch_options
 

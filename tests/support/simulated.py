@@ -10,15 +10,15 @@ from app.backends.toy import ToyModel, toy_pair
 from app.engine.acceptance import find
 from app.engine.decode import Limits, decode
 from app.engine.drafting import ModelDrafter
-from app.engine.model import Logits, Sequence
-from app.engine.windows import Windows
+from app.engine.model import KVCache, Logits
+from app.engine.windows import Fixed, Windows
 from app.record.trace import Arm, Event, ModelCard, Request, Round, RunFinished, RunStarted
 
 
 class TimedSequence:
     """`sequence`, whose passes move `clock` on by `cost(rows scored)` seconds."""
 
-    def __init__(self, sequence: Sequence, clock: Clock, cost: Callable[[int], float]) -> None:
+    def __init__(self, sequence: KVCache, clock: Clock, cost: Callable[[int], float]) -> None:
         self._sequence, self._clock, self._cost = sequence, clock, cost
 
     @property
@@ -74,6 +74,8 @@ class SimulatedSession:
 
     def arm(self, arm: Arm, request: Request, k: int | Windows | None = None) -> Generator[Round, None, None]:
         """The rounds of one arm; k: instead of the request's."""
+        window = request.k if k is None else k
+        assert not isinstance(window, str)
         clock = Clock()
         stop_ids = self._tokenizer.stop_ids
         target = self._timed(self._target, clock, self._verify)
@@ -91,7 +93,7 @@ class SimulatedSession:
             target,
             drafter,
             self._tokenizer.encode(request.prompt),
-            k=request.k if k is None else k,
+            windows=Fixed(window) if isinstance(window, int) else window,
             sampling=request.sampling,
             acceptor=find(request.acceptor),
             limits=Limits(request.max_tokens, self._n_positions, stop_ids),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from app.record.limits import K
 from app.record.trace import (
     Alternative,
     Arm,
@@ -25,7 +26,7 @@ PIECES = {0: "<|end|>", 1: "The", 2: " cat", 3: " sat", 4: " on", 5: " a", 6: " 
 """8 and 9 are the two halves of a split é."""
 
 
-def started(arms: Arms = "both", k: int = 4, temperature: float = 0.0) -> RunStarted:
+def started(arms: Arms = "both", k: K = 4, temperature: float = 0.0) -> RunStarted:
     return RunStarted(
         request=Request(prompt="Hello", k=k, arms=arms, max_tokens=16, sampling=Sampling(temperature=temperature)),
         pair="toy",

@@ -18,7 +18,7 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from collections.abc import Sequence as Ids
 from dataclasses import dataclass, replace
 from importlib import metadata
@@ -256,7 +256,7 @@ def run_upstream(
     seed: int = 0,
     acceptor: Any = None,
     clock: Callable[[], float] = time.perf_counter,
-) -> Iterator[Round]:
+) -> Generator[Round, None, None]:
     """Run transformers-neuronx's `SpeculativeGenerator` and yield its rounds, once it has ended.
 
     It drafts by argmax, knows no temperature, top_k or top_p, and emits its first token greedily: a reference for

@@ -1,0 +1,60 @@
+"""How a pair comes to PyTorch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from app.backends.checkpoints.model_files import ModelFiles
+from app.backends.checkpoints.pair_loading import check_memory, loaded, pair_files
+from app.engine.model import Model
+from app.engine.pair import Pair
+from app.errors import PairError
+from app.pairs import memory
+from app.pairs.options import PairOptions, is_hub_id
+
+
+def prepare(options: PairOptions, freed: int) -> Callable[[], Pair]:
+    try:
+        from app.backends.torch import model as backend
+    except ImportError as error:
+        raise PairError(
+            f"The torch backend's packages are not installed ({error}); start with ./launch.sh, which installs them, or "
+            "pip install -r app/backends/requirements-torch.txt."
+        ) from None
+    device = backend.choose_device(options.device)
+    dtype = backend.choose_dtype(options.dtype, device)
+    backend.use_threads(options.threads)
+
+    def here(path: Path | None, revision: str | None) -> Path | None:
+        return backend.fetch(str(path), revision) if path is not None and is_hub_id(path) else path
+
+    def name(path: Path | None) -> str | None:  # a fetched one lies in a folder named by its commit
+        return path.name if path is not None and is_hub_id(path) else None
+
+    target, draft = pair_files(
+        here(options.target, options.revision),
+        here(options.draft, options.draft_revision),
+        name(options.target),
+        name(options.draft),
+    )
+    size = backend.DTYPES[dtype].itemsize
+    free, where = backend.free_memory(device), "memory"
+    if free is None:
+        free = memory.free_memory()
+    elif device.index is None:  # what the GPUs do not hold, the processor's memory does
+        free, where = free + (memory.free_memory() or 0), "memory on all devices"
+    check_memory(options, target, draft, size, size, free, freed, where)
+
+    def model(files: ModelFiles, embeddings: ModelFiles | None) -> Model:
+        return backend.TorchModel(
+            files.config,
+            files.weights(embeddings),
+            name=files.name,
+            device=device,
+            dtype=dtype,
+            n_positions=options.n_positions,
+            kept_ids=files.kept_ids(),
+        )
+
+    return lambda: loaded("torch", target, draft, model)

@@ -1,0 +1,122 @@
+"""Flags that several commands share, and what they become: a pair, a session, a request's sampling."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from app.errors import RequestError
+from app.record.limits import K, parse_k
+from app.record.trace import Sampling
+
+if TYPE_CHECKING:
+    from app.engine.session import Session
+    from app.pairs.options import PairOptions
+
+BAD_INPUT = 2
+"""Exit code for what cannot work."""
+
+
+def pair_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--pair", type=Path, metavar="FILE", help="a pair file (.toml); flags beside it have precedence"
+    )
+    parser.add_argument("--backend", help="engine: openvino (default), torch or neuron")
+    parser.add_argument(
+        "--target", type=Path, metavar="PATH", help="a .gguf file, a model directory or (torch) a Hub id"
+    )
+    parser.add_argument("--draft", type=Path, metavar="PATH", help="its draft model")
+    parser.add_argument(
+        "--dtype", help="precision: int8 (openvino's default), bf16 (neuron's, and a GPU's), f16 or f32"
+    )
+    parser.add_argument(
+        "--device", help="torch: cuda, cuda:1, mps or cpu (default: the fastest, several GPUs if needed)"
+    )
+    parser.add_argument("--revision", metavar="REV", help="torch: branch, tag or commit of a target on the Hub")
+    parser.add_argument("--draft-revision", metavar="REV", help="torch: the same for the draft")
+    parser.add_argument("--threads", type=int, help="processor threads (default: all cores)")
+    parser.add_argument("--n-positions", type=int, metavar="N", help="longest context (default: the model's)")
+    parser.add_argument("--tp-degree", type=int, metavar="N", help="neuron: cores both models share (default: planned)")
+    parser.add_argument("--windows", type=windows, metavar="K,K,...", help="neuron: the windows to compile")
+    parser.add_argument(
+        "--neuron-artifacts", dest="artifacts", type=Path, metavar="DIR", help="neuron: keep compiled programs there"
+    )
+
+
+def sampling_flags(parser: argparse.ArgumentParser) -> None:
+    """The warp and the seed."""
+    parser.add_argument("--temperature", type=float, default=0.0, help="0: the likeliest token, always")
+    parser.add_argument("--top-p", type=float, default=1.0, help="only the likeliest tokens up to this sum; 1: all")
+    parser.add_argument("--top-k", type=int, default=0, help="only so many of the likeliest tokens; 0: all")
+    parser.add_argument("--seed", type=int, default=0, help="the same seed draws the same text again")
+
+
+def sampling(options: argparse.Namespace) -> Sampling:
+    """What `sampling_flags` said."""
+    return Sampling(temperature=options.temperature, top_p=options.top_p, top_k=options.top_k, seed=options.seed)
+
+
+def windows(text: str) -> tuple[int, ...]:
+    """A list of windows."""
+    try:
+        return tuple(sorted({int(part) for part in text.split(",")}))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no list of windows such as 2,3,5") from None
+
+
+def window(text: str) -> K:
+    """One window, or auto."""
+    try:
+        return parse_k(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no window such as 4, nor auto") from None
+
+
+def pair_options(options: argparse.Namespace) -> PairOptions:
+    """What `pair_flags` said, over what the pair file says. Raises PairError."""
+    from app.pairs import pair_files
+    from app.pairs.options import PairOptions
+
+    named = {field.name: getattr(options, field.name) for field in dataclasses.fields(PairOptions)}
+    given = {name: value for name, value in named.items() if value is not None}
+    written = PairOptions() if options.pair is None else pair_files.read(options.pair)
+    return dataclasses.replace(written, **given)
+
+
+def session(options: argparse.Namespace, folder: Path | None = None) -> Session:
+    """The session of the pair that the flags name, with the acceptor of `--acceptor` where that is one of the user's own.
+
+    folder: holds the pairs it may switch to. Raises PlaygroundError.
+    """
+    from app.engine.custom_acceptor import load_custom
+    from app.engine.session import Session
+    from app.pairs import pair_files, registry
+
+    custom = load_custom(options.acceptor) if is_custom(options.acceptor) else None
+    own = pair_options(options)
+    listed: dict[str, PairOptions] = {}
+    if folder is not None:
+        others = pair_files.listed(folder)
+        name = next((name for name, other in others.items() if other == own), None)
+        listed = {name or "as started": own, **others}
+    return Session(registry.load(own), custom, {name: registry.ListedPair(pair) for name, pair in listed.items()})
+
+
+def is_custom(acceptor: str | None) -> bool:
+    """Whether `--acceptor` names one of the user's own, as module:Name."""
+    return acceptor is not None and ":" in acceptor
+
+
+def acceptor_name(options: argparse.Namespace, session: Session) -> str:
+    """The name under which the session knows the acceptor of `--acceptor`."""
+    return session.acceptors[-1].name if is_custom(options.acceptor) else str(options.acceptor)
+
+
+def write_text(path: Path, text: str, what: str) -> None:
+    """Write a file that was asked for. Raises RequestError."""
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise RequestError(f"{what} cannot be written to {path} ({error.strerror}); choose another file.") from None

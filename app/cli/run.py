@@ -1,0 +1,85 @@
+"""`run`: one request, no browser."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from contextlib import closing
+from pathlib import Path
+
+from app.cli import flags
+from app.cli.flags import BAD_INPUT
+from app.record import trace
+from app.record.limits import DEFAULT_K, DEFAULT_MAX_TOKENS
+from app.record.metrics import Metrics
+from app.record.trace import Request
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    flags.pair_flags(parser)
+    parser.add_argument("--prompt", required=True)
+    parser.add_argument("--system", default="", help="system prompt (default: the model's own)")
+    parser.add_argument("--raw", action="store_true", help="feed the prompt as it is, without the chat template")
+    parser.add_argument("--arm", default="both", choices=("both", "target", "speculative"))
+    parser.add_argument(
+        "--k", type=flags.window, default=DEFAULT_K, help="window: the last known token and k - 1 drafted ones; or auto"
+    )
+    flags.sampling_flags(parser)
+    parser.add_argument("--max-tokens", type=int, default=DEFAULT_MAX_TOKENS, help="where an answer ends at the latest")
+    parser.add_argument("--acceptor", default="rejection", help="a built-in name, or package.module:Name")
+    parser.add_argument("--drafter", help="draft (default), lookup (no model: copies from the text) or draft+lookup")
+    parser.add_argument(
+        "--engine", default="own", choices=("own", "upstream"), help="neuron: compare with the stock loop"
+    )
+    parser.add_argument("--json", action="store_true", help="events as JSON lines, the last line a summary")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="also write the trace to FILE")
+
+
+def main(options: argparse.Namespace) -> int:
+    session = flags.session(options)
+    request = Request(
+        prompt=options.prompt,
+        system=options.system,
+        chat_template=not options.raw,
+        max_tokens=options.max_tokens,
+        k=options.k,
+        sampling=flags.sampling(options),
+        acceptor=flags.acceptor_name(options, session),
+        drafter=options.drafter or session.drafters[0],
+        arms=options.arm,
+    )
+    metrics, events = Metrics(), []
+    with closing(session.run(request, upstream=options.engine == "upstream")) as run:
+        for event in run:
+            metrics.add(event)
+            events.append(event)
+            if options.json:
+                print(trace.dumps(event), flush=True)
+    if options.out is not None:
+        flags.write_text(options.out, "".join(trace.write(events)), "The trace")
+    if options.json:
+        print(json.dumps(metrics.summary()))
+    else:
+        _print_figures(metrics)
+    if metrics.reason == "error":
+        print(metrics.message, file=sys.stderr)
+        return BAD_INPUT
+    return 0
+
+
+def _print_figures(metrics: Metrics) -> None:
+    summary = metrics.summary()
+    for name, arm in summary["arms"].items():
+        print(f"--- {name} ---\n{arm['text']}\n")
+    for name, arm in summary["arms"].items():
+        tpot = "–" if arm["tpot_s"] is None else f"{1e3 * arm['tpot_s']:.1f} ms"
+        length = arm["mean_acceptance_length"]
+        print(
+            f"{name:12} {arm['tokens']} tokens, TPOT {tpot}, TTFT {1e3 * arm['ttft_s']:.0f} ms"
+            + (f", mean acceptance length {length:.2f}" if name == "speculative" and length else "")
+        )
+    if summary["speedup"]:
+        same = summary["first_divergence"] is None
+        text = "the same text, bit for bit" if same else f"the texts part at token {summary['first_divergence']}"
+        print(f"{'speedup':12} {summary['speedup']:.2f}x; {text}")
