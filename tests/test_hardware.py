@@ -9,11 +9,12 @@ from pathlib import Path
 import gradio as gr
 import pytest
 
+from app.neuron.catalogue import CORE_BYTES, INSTANCES, MODELS, ModelConfig
 from app.neuron.monitor import CoreUse, MemoryMonitor, MemoryReading, parse_report
-from app.neuron.planner import CORE_BYTES, INSTANCES, MODELS, ModelConfig, plan
+from app.neuron.plan import plan
 from app.ui import hardware
 
-FIXTURE = Path(__file__).parent / "fixtures" / "neuron_monitor_trn1_32xlarge.jsonl"
+FIXTURE = Path(__file__).parent / "neuron" / "fixtures" / "neuron_monitor_trn1_32xlarge.jsonl"
 
 
 class Balanced(HTMLParser):

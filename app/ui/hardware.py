@@ -13,9 +13,10 @@ from typing import Any
 import gradio as gr
 
 from app.errors import PlaygroundError
-from app.neuron import planner
+from app.neuron.catalogue import CORE_BYTES, INSTANCES, MODELS, Instance
+from app.neuron.memory import DTYPE_BYTES, GB, CoreMemory
 from app.neuron.monitor import PURPOSES, CoreUse, MemoryMonitor, MemoryReading
-from app.neuron.planner import CORE_BYTES, GB, INSTANCES, MODELS, CoreMemory, Instance, ModelPlan, Plan
+from app.neuron.plan import ModelPlan, Plan, plan
 
 SECONDS_BETWEEN_READINGS = 5  # as often as neuron-monitor reports
 RECOMMENDED, SAME = "recommended", "same as the target's"
@@ -205,7 +206,7 @@ def build(monitor: MemoryMonitor | None = None) -> None:
             )
             target = gr.Dropdown(list(MODELS), value=_TARGET, label="Target", filterable=False, elem_id="hw-target")
             draft = gr.Dropdown(list(MODELS), value=_DRAFT, label="Draft", filterable=False, elem_id="hw-draft")
-            dtype = gr.Radio(list(planner.DTYPE_BYTES), value=_DTYPE, label="Precision", elem_id="hw-dtype")
+            dtype = gr.Radio(list(DTYPE_BYTES), value=_DTYPE, label="Precision", elem_id="hw-dtype")
             n_positions = gr.Number(
                 _N_POSITIONS,
                 label="Positions",
@@ -247,7 +248,7 @@ def planned(
             if name not in MODELS:
                 raise PlaygroundError(f"There is no model {name!r} here; choose one of {', '.join(MODELS)}.")
         return plan_html(
-            planner.plan(
+            plan(
                 instance,
                 MODELS[target],
                 MODELS[draft],

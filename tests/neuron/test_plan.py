@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 
 from app.errors import PairError, RequestError
 from app.neuron import planner
-from app.neuron.planner import CORE_BYTES, DTYPE_BYTES, INSTANCES, MODELS, ModelConfig, plan
+from app.neuron.catalogue import CORE_BYTES, INSTANCES, MODELS, ModelConfig, model_config
+from app.neuron.memory import DTYPE_BYTES, GB, device_kv_heads, device_parameters, kv_bytes
+from app.neuron.plan import plan
 
 SUPPORTED = [name for name, instance in INSTANCES.items() if instance.num_cores]
 
@@ -38,7 +40,7 @@ def test_the_worked_example_on_trn1(
     assert (result.target.more_than_cores, result.draft.more_than_cores) == (more_for_70b, more_for_7b)
     assert result.target.min_tp_degree == least_for_70b
     assert (result.target.tp_degree, result.draft.tp_degree) == (32, 32)
-    assert pair_gb[0] < result.pair_bytes / planner.GB < pair_gb[1]
+    assert pair_gb[0] < result.pair_bytes / GB < pair_gb[1]
 
 
 @pytest.mark.parametrize("dtype", ["bf16", "f32"])
@@ -60,7 +62,7 @@ def test_the_fit_matches_the_six_published_memory_figures() -> None:
 
     def without_kv(name: str, dtype: str) -> float:
         model = plan("trn1.32xlarge", name, name, dtype).target
-        return (model.memory_bytes - model.kv_bytes) / planner.GB
+        return (model.memory_bytes - model.kv_bytes) / GB
 
     figures = {
         (name, dtype): without_kv(name, dtype) for name in ("llama-2-7b", "llama-2-70b") for dtype in DTYPE_BYTES
@@ -109,7 +111,7 @@ def test_parameter_counts_are_the_published_ones(name: str, billions: float) -> 
 )
 def test_stored_kv_heads(heads: int, kv_heads: int, tp_degree: int, stored: int) -> None:
     model = ModelConfig("m", 1000, heads * 64, 2, heads, kv_heads, 256, 2048)
-    assert planner.device_kv_heads(model, tp_degree) == stored
+    assert device_kv_heads(model, tp_degree) == stored
 
 
 @given(
@@ -120,16 +122,16 @@ def test_stored_kv_heads(heads: int, kv_heads: int, tp_degree: int, stored: int)
 )
 def test_a_device_never_stores_less_than_the_model(name: str, dtype: str, tp_degree: int, n_positions: int) -> None:
     model = MODELS[name]
-    heads = planner.device_kv_heads(model, tp_degree)
+    heads = device_kv_heads(model, tp_degree)
     assert heads >= model.num_kv_heads
     assert heads % tp_degree == 0
-    assert planner.device_parameters(model, tp_degree) >= model.num_parameters
-    assert planner.kv_bytes(model, dtype, 2 * n_positions) == 2 * planner.kv_bytes(model, dtype, n_positions)
+    assert device_parameters(model, tp_degree) >= model.num_parameters
+    assert kv_bytes(model, dtype, 2 * n_positions) == 2 * kv_bytes(model, dtype, n_positions)
 
 
 def test_kv_cache_of_llama_2_7b() -> None:
     """2 (K and V) x 32 layers x 4096 wide x 2 bytes = 0.5 MiB a token."""
-    assert planner.kv_bytes(MODELS["llama-2-7b"], "bf16", 1) == 2**19
+    assert kv_bytes(MODELS["llama-2-7b"], "bf16", 1) == 2**19
 
 
 @pytest.mark.parametrize("instance", SUPPORTED)
@@ -247,8 +249,8 @@ def test_a_local_config_is_read(tmp_path: Path) -> None:
         "max_position_embeddings": 2048,
     }
     (folder / "config.json").write_text(json.dumps(config))
-    model = planner.model_config(str(folder))
-    assert model == planner.model_config(str(folder / "config.json"))
+    model = model_config(str(folder))
+    assert model == model_config(str(folder / "config.json"))
     assert model.name == "TinyLlama"
     assert model.num_parameters == 1_100_048_384  # as published
 
@@ -257,7 +259,7 @@ def test_a_local_config_is_read(tmp_path: Path) -> None:
 def test_a_config_that_is_no_llama_is_named(tmp_path: Path, text: str) -> None:
     (tmp_path / "config.json").write_text(text)
     with pytest.raises(PairError, match=r"config\.json"):
-        planner.model_config(str(tmp_path))
+        model_config(str(tmp_path))
 
 
 # --- the command line ---

@@ -1,0 +1,96 @@
+"""This machine: its Neuron devices, the instance they make, and the cores this process has or may take."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+from app.errors import PairError
+from app.neuron.catalogue import INSTANCES, Instance, instance_named
+
+CORES_PER_DEVICE = 2  # of an Inferentia2 or Trainium chip
+
+# The runtime keeps the cores it first initialised for as long as the process lives.
+_claimed_cores: int | None = None
+
+
+def host(num_cores: int | None) -> Instance:
+    """This machine as an instance of the  Raises PairError where it has no Neuron device."""
+    name = _product_name()
+    if name.startswith("trn2"):
+        return instance_named(name)  # refused by the plan, with its reason
+    if num_cores is None:
+        num_cores = CORES_PER_DEVICE * len(_devices())
+    if num_cores == 0 and name in INSTANCES:
+        raise PairError(
+            f"This {name} shows no /dev/neuron* device, so its driver is not loaded; install aws-neuronx-dkms and run "
+            "`sudo modprobe neuron`."
+        )
+    if num_cores == 0:
+        raise PairError(
+            "There is no Neuron device (/dev/neuron*) on this machine; run on an Inf2 or Trn1 instance, or use another "
+            "--backend."
+        )
+    known = INSTANCES.get(name) or next(
+        (instance for instance in INSTANCES.values() if instance.num_cores == num_cores), None
+    )
+    if known is not None and known.num_cores == num_cores:
+        return known
+    # A container may be given some of the devices only.
+    degrees = known.tp_degrees if known is not None else (1, 2, 8, 16, 32)
+    return Instance(f"this machine ({num_cores} NeuronCores)", num_cores, tuple(d for d in degrees if d <= num_cores))
+
+
+def _product_name() -> str:
+    """The instance type, as EC2 tells it to the kernel; empty elsewhere."""
+    try:
+        return Path("/sys/devices/virtual/dmi/id/product_name").read_text(encoding="ascii").strip().lower()
+    except (OSError, ValueError):
+        return ""
+
+
+def _devices() -> list[Path]:
+    return [path for path in Path("/dev").glob("neuron*") if re.fullmatch(r"neuron\d+", path.name)]
+
+
+def claim_cores(tp_degree: int) -> None:
+    """Note that the runtime is about to initialise them."""
+    global _claimed_cores
+    _claimed_cores = tp_degree
+
+
+def check_cores(tp_degree: int) -> bool:
+    """Whether the environment names the cores already. Raises PairError where it cannot work."""
+    if _claimed_cores is not None and _claimed_cores != tp_degree:
+        raise PairError(
+            f"This process has initialised {_claimed_cores} NeuronCores, and a pair on {tp_degree} would overlap them in "
+            f"part (`nec_comm is already init'd`); restart the playground with --tp-degree {tp_degree}."
+        )
+    # The first has precedence.
+    for variable, count in (("NEURON_RT_VISIBLE_CORES", _count_cores), ("NEURON_RT_NUM_CORES", int)):
+        value = os.environ.get(variable, "").strip()
+        if not value:
+            continue
+        try:
+            visible = count(value)
+        except ValueError:
+            raise PairError(
+                f"{variable}={value} names no cores; unset it, or write it like 0-{tp_degree - 1}."
+            ) from None
+        if visible < tp_degree:
+            raise PairError(
+                f"{variable}={value} gives this process {visible} NeuronCores and tp_degree is {tp_degree}; unset it, or "
+                "give it as many."
+            )
+        return True
+    return False
+
+
+def _count_cores(value: str) -> int:
+    """Cores in `0-7`, `3`, or `0,2,4-5`."""
+    cores: set[int] = set()
+    for part in value.split(","):
+        first, _, last = part.partition("-")
+        cores.update(range(int(first), int(last or first) + 1))
+    return len(cores)
