@@ -114,7 +114,7 @@ def test_names_are_text() -> None:
 
 
 def test_live_memory_on_a_neuron_machine() -> None:
-    reading = parse_report(FIXTURE.read_text(), 4242)
+    reading = parse_report(FIXTURE.read_text(), 4242).reading
     assert reading is not None
     markup = hardware.memory_html(reading)
     assert markup.count('class="core"') == 32
@@ -131,7 +131,29 @@ def test_live_memory_elsewhere() -> None:
 
 
 def test_small_uses_are_in_megabytes() -> None:
-    assert "34 MB" in text(hardware.memory_html(MemoryReading(10**7, (CoreUse(0, model_code=33_554_432),))))
+    reading = MemoryReading(33_554_432, (CoreUse(0, model_code=33_554_432),), on_device=True)
+    assert "34 MB" in text(hardware.memory_html(reading))
+
+
+def test_what_no_core_is_told_to_hold_is_shown() -> None:
+    total_alone = text(hardware.memory_html(MemoryReading(7 * 10**9, on_device=True)))
+    assert "7.0 GB, 7.0 GB of it not told core by core" in total_alone
+    assert "Device memory" in total_alone
+    new_purpose = MemoryReading(7 * 10**9, (CoreUse(0, tensors=10**9, other=2 * 10**9),), on_device=True)
+    shown = text(hardware.memory_html(new_purpose))
+    assert "7.0 GB on 1 NeuronCores, 4.0 GB of it not told core by core" in shown
+    assert "other 2.0 GB" in shown
+    assert "other" not in text(hardware.memory_html(MemoryReading(1, (CoreUse(0, tensors=1),), on_device=True)))
+
+
+def test_trainium2_is_planned_for_nxd_inference() -> None:
+    args = ("trn2.48xlarge", "llama-3.3-70b", "llama-3.1-8b", "bf16", 2048, hardware.RECOMMENDED, hardware.SAME)
+    assert "does not support trn2.48xlarge" in text(hardware.planned(*args))
+    shown = text(hardware.planned(*args, library="nxd-inference"))
+    assert "tp_degree 64 for both" in shown or "tp_degree 32 for both" in shown
+    assert "of 24 GB cores" in shown
+    assert "of 25.8 GB" in shown
+    assert "no Neuron library" in text(hardware.planned(*args, library="vllm"))
 
 
 def test_the_tab_builds_shows_a_plan_and_opens_no_endpoint() -> None:

@@ -14,17 +14,19 @@ import shutil
 import subprocess
 import sys
 import threading
+from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 TOOL = "neuron-monitor"
 USUAL_PLACE = Path("/opt/aws/neuron/bin/neuron-monitor")  # not on every shell's PATH
+TAG_VARIABLE = "NEURON_PROCESS_TAG"  # what the runtime tells neuron-monitor of a process, beside its pid
 
 
 @dataclass(frozen=True, slots=True)
 class CoreUse:
-    """Bytes of device memory this process holds on one NeuronCore, by purpose."""
+    """Bytes of device memory this process holds on one NeuronCore, by purpose; other: of purposes that are not known here."""
 
     core: int
     tensors: int = 0
@@ -32,6 +34,7 @@ class CoreUse:
     model_code: int = 0
     model_shared_scratchpad: int = 0
     runtime_memory: int = 0
+    other: int = 0
 
     @property
     def total(self) -> int:
@@ -39,34 +42,97 @@ class CoreUse:
 
 
 PURPOSES = tuple(field.name for field in fields(CoreUse) if field.name != "core")
+_NAMED = PURPOSES[:-1]
 
 
 @dataclass(frozen=True, slots=True)
 class MemoryReading:
-    """Bytes in use by this process. cores is empty where the device's memory cannot be read; note says why."""
+    """Bytes in use by this process. cores: those that are told one by one; note: why the device's memory is not shown."""
 
     total: int
     cores: tuple[CoreUse, ...] = ()
     note: str = ""
+    on_device: bool = False
 
     @property
-    def on_device(self) -> bool:
-        return bool(self.cores)
+    def unattributed(self) -> int:
+        """Bytes of the device's total that no core is told to hold."""
+        return max(0, self.total - sum(core.total for core in self.cores)) if self.on_device else 0
 
 
-def parse_report(line: str, pid: int) -> MemoryReading | None:
-    """The reading in one report of neuron-monitor; None where it says nothing of `pid`, or is no report."""
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What one line of neuron-monitor says of a process. present: whether it is on the device, None where the line does not
+    tell; reading is None where it tells no sizes."""
+
+    present: bool | None
+    reading: MemoryReading | None = None
+
+
+def parse_report(line: str, pid: int, tag: str | None = None) -> Report:
+    """What a line says of the process `pid`.
+
+    In a container its pid is another one's outside, which is what neuron-monitor gives; then it is known by its tag:
+    NEURON_PROCESS_TAG, by default the pid as the process sees it. A process may have several entries: they add up.
+    """
     try:
-        report = json.loads(line)
-        for runtime in report["neuron_runtime_data"]:
-            if runtime["pid"] == pid:
-                used = runtime["report"]["memory_used"]["neuron_runtime_used_bytes"]
-                by_core = used["usage_breakdown"]["neuroncore_memory_usage"]
-                cores = sorted((_core(number, use) for number, use in by_core.items()), key=lambda use: use.core)
-                return MemoryReading(int(used["neuron_device"]), tuple(cores))
-    except (ValueError, KeyError, TypeError, AttributeError):
-        return None
-    return None
+        entries = json.loads(line)["neuron_runtime_data"]
+    except (ValueError, KeyError, TypeError):
+        return Report(None)
+    entries = [entry for entry in entries if isinstance(entry, dict)] if isinstance(entries, list) else []
+    own = [entry for entry in entries if entry.get("pid") == pid]
+    if not own:
+        name = str(pid) if tag is None else tag
+        own = [entry for entry in entries if str(entry.get("neuron_runtime_tag", "")) == name]
+    readings = [reading for entry in own if (reading := _reading(entry)) is not None]
+    if not readings:
+        return Report(bool(own))
+    return Report(True, _added(readings))
+
+
+def _reading(entry: dict[str, Any]) -> MemoryReading | None:
+    """The sizes in one process's entry; None where it has none."""
+    used = _at(entry, "report", "memory_used", "neuron_runtime_used_bytes")
+    by_core = _at(used, "usage_breakdown", "neuroncore_memory_usage")
+    uses = by_core.items() if isinstance(by_core, dict) else ()
+    cores = tuple(_core(int(number), use) for number, use in uses if number.isdecimal() and isinstance(use, dict))
+    total = _at(used, "neuron_device")
+    if not _is_size(total):
+        total = sum(core.total for core in cores)
+    return (
+        MemoryReading(total, cores, on_device=True) if total or cores or _is_size(_at(used, "neuron_device")) else None
+    )
+
+
+def _added(readings: Iterable[MemoryReading]) -> MemoryReading:
+    """One reading of several; a core's purposes add up."""
+    total, by_core = 0, dict[int, list[CoreUse]]()
+    for reading in readings:
+        total += reading.total
+        for use in reading.cores:
+            by_core.setdefault(use.core, []).append(use)
+    cores = (
+        CoreUse(core, **{purpose: sum(getattr(use, purpose) for use in uses) for purpose in PURPOSES})
+        for core, uses in sorted(by_core.items())
+    )
+    return MemoryReading(total, tuple(cores), on_device=True)
+
+
+def _core(number: int, use: dict[str, Any]) -> CoreUse:
+    sizes = {purpose: size for purpose, size in use.items() if _is_size(size)}
+    named = {purpose: sizes.get(purpose, 0) for purpose in _NAMED}
+    return CoreUse(number, **named, other=sum(sizes.values()) - sum(named.values()))
+
+
+def _at(value: Any, *keys: str) -> Any:
+    """What lies below these keys; None where one is absent, or null."""
+    for key in keys:
+        value = value.get(key) if isinstance(value, dict) else None
+    return value
+
+
+def _is_size(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
 def process_memory() -> int:
@@ -134,13 +200,11 @@ class MemoryMonitor:
         assert process.stdout is not None
         with process.stdout as reports:
             for line in reports:
-                reading = parse_report(line, self._pid)
+                report = parse_report(line, self._pid, os.environ.get(TAG_VARIABLE))
                 with self._lock:
-                    self._latest = reading
+                    # A report without sizes, of a process that is there, takes nothing back of what is known.
+                    if report.reading is not None or report.present is False:
+                        self._latest = report.reading
         with self._lock:
             self._latest = None
             self._note = "neuron-monitor has ended, so this is the process's main memory."
-
-
-def _core(number: str, use: dict[str, Any]) -> CoreUse:
-    return CoreUse(int(number), **{purpose: int(use.get(purpose, 0)) for purpose in PURPOSES})

@@ -6,7 +6,7 @@ import argparse
 import json
 import sys
 
-from app.neuron.catalogue import CORE_BYTES
+from app.neuron.catalogue import LIBRARIES, TRANSFORMERS_NEURONX
 from app.neuron.memory import GB
 from app.neuron.plan import Plan, plan
 
@@ -20,6 +20,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--n-positions", type=int, default=2048, help="longest sequence, prompt and answer, in tokens")
     parser.add_argument("--tp-degree", type=int, help="judge this degree instead of recommending one")
     parser.add_argument("--draft-tp-degree", type=int, help="the draft's, where it differs")
+    parser.add_argument(
+        "--neuron-library", default=TRANSFORMERS_NEURONX, choices=LIBRARIES, help="the library that is to run it"
+    )
     parser.add_argument("--json", action="store_true", help="print the plan as JSON")
 
 
@@ -33,6 +36,7 @@ def main(args: argparse.Namespace) -> int:
         args.n_positions,
         target_tp=args.tp_degree,
         draft_tp=args.draft_tp_degree,
+        library=args.neuron_library,
     )
     print(json.dumps(result.to_dict(), indent=2) if args.json else render_text(result))
     if not result.ok:
@@ -55,7 +59,7 @@ def render_text(plan: Plan) -> str:
         )
     lines.append(f"  pair    {plan.pair_bytes / GB:.0f} GB of {plan.instance.device_gib} GiB")
     if plan.per_core is not None:
-        lines.append(f"  a core  {plan.per_core.total / GB:.1f} of {CORE_BYTES / GB:.1f} GB (estimate)")
+        lines.append(f"  a core  {plan.per_core.total / GB:.1f} of {plan.per_core.capacity / GB:.1f} GB (estimate)")
     lines += [f"  why: {reason}" for reason in plan.reasons]
     lines += [f"  {step}. {text}" for step, text in enumerate(plan.load_order, 1)]
     lines += [f"  warning: {warning}" for warning in plan.warnings]

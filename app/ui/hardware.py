@@ -13,12 +13,13 @@ from typing import Any
 import gradio as gr
 
 from app.errors import PlaygroundError
-from app.neuron.catalogue import CORE_BYTES, INSTANCES, MODELS, Instance
+from app.neuron.catalogue import CORE_BYTES, INSTANCES, LIBRARIES, MODELS, Instance
 from app.neuron.memory import DTYPE_BYTES, GB, CoreMemory
 from app.neuron.monitor import PURPOSES, CoreUse, MemoryMonitor, MemoryReading
 from app.neuron.plan import ModelPlan, Plan, plan
 
 SECONDS_BETWEEN_READINGS = 5  # as often as neuron-monitor reports
+OTHER = f"use-{PURPOSES.index('other')}"  # shown only where neuron-monitor names a purpose that is not known here
 RECOMMENDED, SAME = "recommended", "same as the target's"
 _INSTANCE, _TARGET, _DRAFT, _DTYPE, _N_POSITIONS = "trn1.32xlarge", "llama-2-70b", "llama-2-7b", "bf16", 2048
 
@@ -44,7 +45,7 @@ def plan_html(plan: Plan) -> str:
         + _steps(plan.load_order)
         + '<p class="fine">Sizes are 10⁹ bytes. Weights and KV cache are computed, padded and replicated heads included. '
         "Working memory (code, scratch, runtime) is our estimate of 0.7 GB per core and model, fitted to six published "
-        "figures; a model's size counts it over all cores of the instance, as neuron-top would show it.</p></section>"
+        "figures of transformers-neuronx; a model's size counts it over all cores of the instance, as neuron-top would show it.</p></section>"
     )
 
 
@@ -61,18 +62,24 @@ def memory_html(reading: MemoryReading) -> str:
             f'<p><span class="figure">{_size(reading.total)}</span></p>'
             f'<p class="fine">{html.escape(reading.note)}</p></section>'
         )
+    cores = f" on {len(reading.cores)} NeuronCores" if reading.cores else ""
+    rest = f", {_size(reading.unattributed)} of it not told core by core" if reading.unattributed else ""
+    return (
+        '<section class="pg hw live"><h4>Device memory of this process, live</h4>'
+        f'<p><span class="figure">{_size(reading.total)}</span>{cores}{rest}</p>' + _live_bars(reading) + "</section>"
+    )
+
+
+def _live_bars(reading: MemoryReading) -> str:
+    if not reading.cores:
+        return ""
     fullest = max(reading.cores, key=lambda use: use.total)
     columns = [(str(use.core), _purposes(use)) for use in reading.cores]
     label = (
         f"This process holds {_size(reading.total)} on {len(reading.cores)} NeuronCores; the fullest, core {fullest.core}, "
         f"{_size(fullest.total)} of {_size(CORE_BYTES)}."
     )
-    return (
-        '<section class="pg hw live"><h4>Device memory of this process, live</h4>'
-        f'<p><span class="figure">{_size(reading.total)}</span> on {len(reading.cores)} NeuronCores</p>'
-        + _bars(columns, _purposes(fullest), f"core {fullest.core}, the fullest", label)
-        + "</section>"
-    )
+    return _bars(columns, _purposes(fullest), f"core {fullest.core}, the fullest", label)
 
 
 def _verdict(plan: Plan) -> str:
@@ -113,7 +120,7 @@ def _models_table(plan: Plan) -> str:
     return (
         f'<p>{facts}</p><div class="scroll" tabindex="0"><table><thead><tr><th scope="col">model</th>'
         '<th scope="col">parameters</th><th scope="col">weights</th><th scope="col">KV cache</th>'
-        '<th scope="col">in memory</th><th scope="col">of 16 GB cores</th><th scope="col">tp_degree, at least</th></tr>'
+        f'<th scope="col">in memory</th><th scope="col">of {plan.instance.core_gb} GB cores</th><th scope="col">tp_degree, at least</th></tr>'
         f"</thead><tbody>{row('target', plan.target)}{row('draft', plan.draft)}"
         f'<tr><th scope="row">pair</th><td></td><td></td><td></td><td>{_size(plan.pair_bytes)}</td><td></td><td></td></tr>'
         "</tbody></table></div>"
@@ -130,16 +137,22 @@ def _planned_bars(instance: Instance, tp_degree: int, core: CoreMemory) -> str:
     ]
     columns = [(str(number), parts if number < tp_degree else []) for number in range(instance.num_cores)]
     label = (
-        f"Each of {tp_degree} cores would hold {_size(core.total)} of {_size(CORE_BYTES)}: "
+        f"Each of {tp_degree} cores would hold {_size(core.total)} of {_size(core.capacity)}: "
         + ", ".join(f"{part.name} {_size(part.size)}" for part in parts)
         + "."
     )
-    return _bars(columns, parts, "each used core", label)
+    return _bars(columns, parts, "each used core", label, core.capacity)
 
 
-def _bars(columns: Sequence[tuple[str, Sequence[Part]]], legend: Sequence[Part], whose: str, label: str) -> str:
+def _bars(
+    columns: Sequence[tuple[str, Sequence[Part]]],
+    legend: Sequence[Part],
+    whose: str,
+    label: str,
+    capacity: int = CORE_BYTES,
+) -> str:
     """A column for each core, its parts stacked; the dashed line is what a core has."""
-    highest = max([CORE_BYTES, *(sum(part.size for part in parts) for _, parts in columns)])
+    highest = max([capacity, *(sum(part.size for part in parts) for _, parts in columns)])
 
     def height(size: int) -> str:
         return f"{100 * size / highest:.2f}%"
@@ -156,14 +169,15 @@ def _bars(columns: Sequence[tuple[str, Sequence[Part]]], legend: Sequence[Part],
     )
     return (
         f'<figure class="memory" role="group" aria-label="{html.escape(label)}"><div class="cores" aria-hidden="true">{drawn}'
-        f'<span class="limit" style="bottom:{height(CORE_BYTES)}">what a core has</span></div>'
-        f"<figcaption>{html.escape(whose)}: <b>{_size(total)}</b> of {_size(CORE_BYTES)}"
+        f'<span class="limit" style="bottom:{height(capacity)}">what a core has</span></div>'
+        f"<figcaption>{html.escape(whose)}: <b>{_size(total)}</b> of {_size(capacity)}"
         f'<ul class="keys">{keys}</ul></figcaption></figure>'
     )
 
 
 def _purposes(use: CoreUse) -> list[Part]:
-    return [Part(f"use-{i}", name.replace("_", " "), getattr(use, name)) for i, name in enumerate(PURPOSES)]
+    parts = [Part(f"use-{i}", name.replace("_", " "), getattr(use, name)) for i, name in enumerate(PURPOSES)]
+    return [part for part in parts if part.size or not part.kind.endswith(OTHER)]
 
 
 def _notes(title: str, sentences: Sequence[str], kind: str = "") -> str:
@@ -206,6 +220,9 @@ def build(monitor: MemoryMonitor | None = None) -> None:
             )
             target = gr.Dropdown(list(MODELS), value=_TARGET, label="Target", filterable=False, elem_id="hw-target")
             draft = gr.Dropdown(list(MODELS), value=_DRAFT, label="Draft", filterable=False, elem_id="hw-draft")
+            library = gr.Dropdown(
+                list(LIBRARIES), value=LIBRARIES[0], label="Library", filterable=False, elem_id="hw-library"
+            )
             dtype = gr.Radio(list(DTYPE_BYTES), value=_DTYPE, label="Precision", elem_id="hw-dtype")
             n_positions = gr.Number(
                 _N_POSITIONS,
@@ -221,7 +238,7 @@ def build(monitor: MemoryMonitor | None = None) -> None:
                 )
                 draft_tp = gr.Dropdown(_degree_choices(SAME), value=SAME, label="Draft's tp_degree", filterable=False)
         with gr.Column(scale=1, min_width=320):
-            knobs: list[Any] = [instance, target, draft, dtype, n_positions, target_tp, draft_tp]
+            knobs: list[Any] = [instance, target, draft, dtype, n_positions, target_tp, draft_tp, library]
             shown = gr.HTML(
                 planned(*[knob.value for knob in knobs]), apply_default_css=False, elem_id="hw-plan", container=False
             )
@@ -240,6 +257,7 @@ def planned(
     n_positions: float | None,
     target_tp: str | int,
     draft_tp: str | int,
+    library: str = LIBRARIES[0],
 ) -> str:
     """The tab's plan for its knobs; a value that cannot work becomes a sentence. Models by catalogue name only:
     what a visitor sends is not taken for a path."""
@@ -256,6 +274,7 @@ def planned(
                 int(n_positions or 0),
                 target_tp=_degree(target_tp),
                 draft_tp=_degree(draft_tp),
+                library=library,
             )
         )
     except PlaygroundError as error:
@@ -320,5 +339,6 @@ _STYLE = """
 .hw .m-target-kv, .hw .m-use-3 { background: repeating-linear-gradient(45deg, var(--target) 0 3px, var(--panel) 3px 5px); }
 .hw .m-draft-weights, .hw .m-use-1 { background: var(--draft); }
 .hw .m-draft-kv, .hw .m-use-4 { background: repeating-linear-gradient(-45deg, var(--draft) 0 3px, var(--panel) 3px 5px); }
+.hw .m-use-5 { background: repeating-linear-gradient(0deg, var(--muted) 0 2px, var(--panel) 2px 5px); }
 .hw .m-working, .hw .m-use-2 { background: repeating-linear-gradient(90deg, var(--host) 0 2px, var(--panel) 2px 5px); }
 """

@@ -11,34 +11,48 @@ import pytest
 from app.backends.neuron import machine
 from app.backends.neuron.loading import load_pair
 from app.backends.neuron.model import NeuronModel
+from app.neuron.catalogue import LIBRARIES, NXD_INFERENCE
 
 if TYPE_CHECKING:
-    from tests.support import neuron_fake
+    from tests.support.neuron_device import Runtime
     from tests.support.neuron_pairs import Load
+
+VERSIONS = {"transformers-neuronx": {"transformers": "4.47.1"}, "nxd-inference": {"transformers": "4.57.6"}}
+
+
+@pytest.fixture(params=LIBRARIES)
+def library(request: pytest.FixtureRequest) -> str:
+    """The library that is installed; a test runs on each, or parametrises it indirectly."""
+    return str(request.param)
 
 
 @pytest.fixture
-def runtime(monkeypatch: pytest.MonkeyPatch) -> neuron_fake.Runtime:
+def runtime(monkeypatch: pytest.MonkeyPatch, library: str) -> Runtime:
     """The fake in the library's place, on a machine that EC2 does not name."""
-    from tests.support import neuron_fake
+    from tests.support import neuron_fake, nxd_fake
+
+    def version(package: str) -> str:
+        if package not in VERSIONS[library]:
+            raise metadata.PackageNotFoundError(package)
+        return VERSIONS[library][package]
 
     monkeypatch.setattr(machine, "_claimed_cores", None)
     monkeypatch.setattr(machine, "_product_name", lambda: "")
-    monkeypatch.setattr(metadata, "version", lambda name: {"transformers": "4.47.1"}[name])
-    return neuron_fake.install(monkeypatch)
+    monkeypatch.setattr(metadata, "version", version)
+    return nxd_fake.install(monkeypatch) if library == NXD_INFERENCE else neuron_fake.install(monkeypatch)
 
 
 @pytest.fixture
-def pair(runtime: neuron_fake.Runtime, tmp_path: Path) -> Load:
+def pair(runtime: Runtime, tmp_path: Path) -> Load:
     """Loads a fake pair; `target` and `draft` describe their logits."""
-    from tests.support import neuron_fake
+    from tests.support import neuron_device
     from tests.support.neuron_pairs import AGREEING, WINDOWS, V
 
     def load(
         target: dict[str, Any] | None = None, draft: dict[str, Any] | None = None, vocab_size: int = V, **options: Any
     ) -> tuple[NeuronModel, NeuronModel]:
-        target_dir = neuron_fake.write_checkpoint(tmp_path / "Big", fake=target, vocab_size=vocab_size)
-        draft_dir = neuron_fake.write_checkpoint(
+        target_dir = neuron_device.write_checkpoint(tmp_path / "Big", fake=target, vocab_size=vocab_size)
+        draft_dir = neuron_device.write_checkpoint(
             tmp_path / "Small", fake=AGREEING if draft is None else draft, vocab_size=vocab_size, num_hidden_layers=1
         )
         defaults: dict[str, Any] = {

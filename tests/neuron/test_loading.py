@@ -12,18 +12,23 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="the Neuron backend needs torch")
 
-from app.backends.neuron import artifacts  # noqa: E402
+from app.backends.neuron import artifacts, machine  # noqa: E402
 from app.backends.neuron.loading import load_pair  # noqa: E402
+from app.backends.neuron.packages import BY_NAME  # noqa: E402
 from app.errors import PairError  # noqa: E402
-from tests.support import neuron_fake  # noqa: E402
+from tests.support import neuron_device, neuron_fake  # noqa: E402
+from tests.support.neuron_device import Runtime  # noqa: E402
 from tests.support.neuron_pairs import (  # noqa: E402
+    ON_NXD_INFERENCE,
+    ON_TRANSFORMERS_NEURONX,
     PROMPT,
     Load,
     expected,
 )
 
 
-def test_the_draft_loads_first_and_only_the_target_gets_windows(pair: Load, runtime: neuron_fake.Runtime) -> None:
+@ON_TRANSFORMERS_NEURONX
+def test_the_draft_loads_first_and_only_the_target_gets_windows(pair: Load, runtime: Runtime) -> None:
     target, draft = pair(windows=(5, 2, 2, 3))
     assert runtime.loads == ["Small", "Big"]
     assert target.module.windows == [2, 3, 5]
@@ -31,7 +36,34 @@ def test_the_draft_loads_first_and_only_the_target_gets_windows(pair: Load, runt
     assert runtime.programs_compiled == 2 + 2 + 3  # a prefill and a token program each, and one a window
 
 
-def test_the_cores_are_named_before_the_import(pair: Load, monkeypatch: pytest.MonkeyPatch) -> None:
+@ON_NXD_INFERENCE
+def test_nxd_inference_compiles_the_largest_window_beside_a_step(pair: Load, runtime: Runtime) -> None:
+    target, draft = pair(windows=(5, 2, 2, 3))
+    assert runtime.loads == ["Small", "Big"]
+    assert target.windows == (2, 3, 5)
+    assert (target.module.neuron_config.speculation_length, draft.module.neuron_config.speculation_length) == (5, 0)
+    tags = [program.tag for program in target.module.models]
+    assert tags == ["context_encoding_model", "token_generation_model", "speculation_model"]
+    assert runtime.programs_compiled == 2 + 3
+
+
+@ON_NXD_INFERENCE
+def test_nxd_inference_runs_on_trainium2(pair: Load, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "_product_name", lambda: "trn2.48xlarge")
+    monkeypatch.setattr(machine, "_devices", lambda: [Path(f"/dev/neuron{i}") for i in range(16)])
+    target, _ = pair(tp_degree=4, num_cores=None)
+    assert (target.device, target.module.tp_degree) == ("Neuron, 4 cores, nxd-inference", 4)
+
+
+def test_the_first_library_that_is_installed_is_taken(pair: Load, library: str) -> None:
+    assert library in pair()[0].device
+
+
+def test_a_precision_may_be_written_in_capitals(pair: Load) -> None:
+    assert pair(dtype="BF16")[0].dtype == "bf16"
+
+
+def test_the_cores_are_named_before_the_import(pair: Load, monkeypatch: pytest.MonkeyPatch, library: str) -> None:
     seen = {}
     real = importlib.import_module
 
@@ -41,7 +73,7 @@ def test_the_cores_are_named_before_the_import(pair: Load, monkeypatch: pytest.M
 
     monkeypatch.setattr(importlib, "import_module", spy)
     pair()
-    assert seen["torch_neuronx"] == seen["transformers_neuronx"] == "2"
+    assert seen["torch_neuronx"] == seen[BY_NAME[library].package] == "2"
 
 
 @pytest.mark.parametrize(("variable", "value"), [("NEURON_RT_VISIBLE_CORES", "2-3"), ("NEURON_RT_NUM_CORES", "2")])
@@ -57,7 +89,7 @@ def test_without_a_degree_the_planner_chooses(pair: Load) -> None:
     assert pair(tp_degree=None)[0].module.tp_degree == 2
 
 
-def test_artefacts_are_kept_and_used_again(pair: Load, runtime: neuron_fake.Runtime, tmp_path: Path) -> None:
+def test_artefacts_are_kept_and_used_again(pair: Load, runtime: Runtime, tmp_path: Path) -> None:
     folder = tmp_path / "compiled"
     pair(artifacts=folder)
     first = runtime.programs_compiled
@@ -68,7 +100,7 @@ def test_artefacts_are_kept_and_used_again(pair: Load, runtime: neuron_fake.Runt
 
 @pytest.mark.parametrize("change", [{"windows": (2, 4)}, {"dtype": "bf16"}, {"n_positions": 32}])
 def test_artefacts_of_other_settings_are_replaced(
-    pair: Load, runtime: neuron_fake.Runtime, tmp_path: Path, change: dict[str, Any]
+    pair: Load, runtime: Runtime, tmp_path: Path, change: dict[str, Any]
 ) -> None:
     folder = tmp_path / "compiled"
     pair(artifacts=folder)
@@ -80,7 +112,7 @@ def test_artefacts_of_other_settings_are_replaced(
     assert runtime.programs_compiled == again
 
 
-def test_a_cut_off_save_is_not_taken_for_whole(pair: Load, runtime: neuron_fake.Runtime, tmp_path: Path) -> None:
+def test_a_cut_off_save_is_not_taken_for_whole(pair: Load, runtime: Runtime, tmp_path: Path) -> None:
     folder = tmp_path / "compiled"
     pair(artifacts=folder)
     (folder / "target" / artifacts.SETTINGS_FILE).unlink()
@@ -93,15 +125,16 @@ def test_a_cut_off_save_is_not_taken_for_whole(pair: Load, runtime: neuron_fake.
 def test_damaged_artefacts_are_named(pair: Load, tmp_path: Path) -> None:
     folder = tmp_path / "compiled"
     pair(artifacts=folder)
-    for program in (folder / "target").glob("*.neff"):
+    for program in [*(folder / "target").glob("*.neff"), *(folder / "target").glob("*.pt")]:
         program.unlink()
     with pytest.raises(PairError, match="delete that folder"):
         pair(artifacts=folder)
 
 
-def test_a_mistral_draft_goes_through_the_auto_class(runtime: neuron_fake.Runtime, tmp_path: Path) -> None:
-    target = neuron_fake.write_checkpoint(tmp_path / "Big")
-    draft = neuron_fake.write_checkpoint(tmp_path / "Small", model_type="mistral")
+@ON_TRANSFORMERS_NEURONX
+def test_a_mistral_draft_goes_through_the_auto_class(runtime: Runtime, tmp_path: Path) -> None:
+    target = neuron_device.write_checkpoint(tmp_path / "Big")
+    draft = neuron_device.write_checkpoint(tmp_path / "Small", model_type="mistral")
     _, loaded = load_pair(target, draft, tp_degree=1, n_positions=32, num_cores=2)
     assert isinstance(loaded.module, neuron_fake.MistralForSampling)
     with pytest.raises(PairError, match="cannot score windows"):

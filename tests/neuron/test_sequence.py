@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,8 +13,10 @@ from hypothesis import strategies as st
 torch = pytest.importorskip("torch", reason="the Neuron backend needs torch")
 
 from app.errors import ModelError  # noqa: E402
-from tests.support import neuron_fake  # noqa: E402
+from tests.support.neuron_device import Runtime  # noqa: E402
 from tests.support.neuron_pairs import (  # noqa: E402
+    ON_NXD_INFERENCE,
+    ON_TRANSFORMERS_NEURONX,
     PROMPT,
     WINDOWS,
     Load,
@@ -23,7 +26,7 @@ from tests.support.neuron_pairs import (  # noqa: E402
 )
 
 
-def test_prefill_steps_and_windows_reach_the_right_program(pair: Load) -> None:
+def test_prefill_steps_and_windows_reach_the_right_program(pair: Load, library: str) -> None:
     target, _ = pair()
     sequence = target.new_sequence()
     np.testing.assert_array_equal(sequence.forward(PROMPT, 1), expected(target, PROMPT, 1))
@@ -33,11 +36,13 @@ def test_prefill_steps_and_windows_reach_the_right_program(pair: Load) -> None:
     window = [2, 6, 5, 3]
     rows = sequence.forward(window, 4)
     np.testing.assert_array_equal(rows, expected(target, [*PROMPT, 9, *window], 4))
-    assert calls(target) == [("window", 6, 5)]  # the smallest that holds four
+    size = 5 if library == "transformers-neuronx" else 8  # the smallest that holds four; the only one
+    assert calls(target) == [("window", 6, size)]
     assert rows.dtype == np.float32
     assert (rows.shape, sequence.length) == ((4, V), 10)
 
 
+@ON_TRANSFORMERS_NEURONX
 @pytest.mark.parametrize(("tokens", "window"), [(2, 2), (3, 3), (4, 5), (5, 5), (6, 8), (8, 8)])
 def test_the_smallest_window_that_holds_the_tokens_is_run(pair: Load, tokens: int, window: int) -> None:
     target, _ = pair()
@@ -46,6 +51,28 @@ def test_the_smallest_window_that_holds_the_tokens_is_run(pair: Load, tokens: in
     calls(target)
     sequence.forward([1] * tokens, tokens)
     assert calls(target) == [("window", 5, window)]
+
+
+@ON_NXD_INFERENCE
+@pytest.mark.parametrize("tokens", range(2, 9))
+def test_one_program_serves_every_window(pair: Load, tokens: int) -> None:
+    target, _ = pair()
+    sequence = target.new_sequence()
+    sequence.forward(PROMPT, 1)
+    calls(target)
+    drafted = list(range(tokens))
+    np.testing.assert_array_equal(sequence.forward(drafted, tokens), expected(target, [*PROMPT, *drafted], tokens))
+    assert calls(target) == [("window", 5, 8)]
+
+
+@pytest.mark.parametrize("rows", range(1, 6))
+def test_rows_asked_of_an_empty_cache(pair: Load, rows: int) -> None:
+    """A prefill answers for its last token alone, and no window of NxD Inference begins at position 0."""
+    target, draft = pair()
+    for model in (target, draft):
+        sequence = model.new_sequence()
+        np.testing.assert_array_equal(sequence.forward(PROMPT, rows), expected(model, PROMPT, rows))
+        np.testing.assert_array_equal(sequence.forward([9], 1), expected(model, [*PROMPT, 9], 1))
 
 
 def test_a_padded_window_leaves_no_trace(pair: Load) -> None:
@@ -111,7 +138,7 @@ def test_prompts_below_at_and_beyond_the_prefill_bucket(pair: Load, length: int)
 
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
-def test_any_order_of_passes_and_rollbacks(pair: Load, runtime: neuron_fake.Runtime, data: st.DataObject) -> None:
+def test_any_order_of_passes_and_rollbacks(pair: Load, runtime: Runtime, data: st.DataObject) -> None:
     """Whatever was cached and forgotten before, a row is that of a clean context."""
     model = pair(n_positions=32, windows=(2, 4))[data.draw(st.integers(0, 1))]
     sequence, context = model.new_sequence(), list[int]()
@@ -194,16 +221,18 @@ def test_no_exception_of_the_library_reaches_a_person(
         raise error
 
     monkeypatch.setattr(target.module, "forward", fail)
-    monkeypatch.setattr(target.module, "speculative_forward", fail)
+    monkeypatch.setattr(target.module, "speculative_forward", fail, raising=False)
     length = sequence.length
     with pytest.raises(ModelError, match=f"Big failed on the Neuron device.*{type(error).__name__}"):
         sequence.forward(tokens, len(tokens) if tokens is not PROMPT else 1)
     assert sequence.length == length
 
 
-def test_token_ids_instead_of_logits_are_noticed(pair: Load, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_token_ids_instead_of_logits_are_noticed(pair: Load, monkeypatch: pytest.MonkeyPatch, library: str) -> None:
     """What `on_device_generation` would give."""
     target, _ = pair()
-    monkeypatch.setattr(target.module, "forward", lambda *args, **kwargs: torch.zeros(1, 1, dtype=torch.int64))
+    ids = torch.zeros(1, 1, dtype=torch.int64)
+    answer = ids if library == "transformers-neuronx" else SimpleNamespace(logits=ids)
+    monkeypatch.setattr(target.module, "forward", lambda *args, **kwargs: answer)
     with pytest.raises(ModelError, match=r"answered with shape \(1, 1\)"):
         target.new_sequence().forward([1], 1)

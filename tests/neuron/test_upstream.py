@@ -1,4 +1,4 @@
-"""Upstream's loop as the reference arm, and a pair from its options to the last event."""
+"""Upstream's loop as the reference arm."""
 
 from __future__ import annotations
 
@@ -10,21 +10,24 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="the Neuron backend needs torch")
 
-from app.backends.neuron import machine  # noqa: E402
 from app.backends.neuron.loading import load_pair  # noqa: E402
 from app.backends.neuron.upstream import run_upstream  # noqa: E402
-from app.errors import ModelError, PairError, RequestError  # noqa: E402
-from app.record.trace import Round, dumps, loads  # noqa: E402
-from tests.support import neuron_fake  # noqa: E402
+from app.errors import ModelError, RequestError  # noqa: E402
+from app.record.trace import dumps, loads  # noqa: E402
+from tests.support import neuron_device, neuron_fake  # noqa: E402
+from tests.support.neuron_device import Runtime  # noqa: E402
 from tests.support.neuron_pairs import (  # noqa: E402
     AGREEING,
     NO_ZERO,
+    ON_TRANSFORMERS_NEURONX,
     PROMPT,
     Load,
     V,
     greedy_text,
     text,
 )
+
+pytestmark = ON_TRANSFORMERS_NEURONX
 
 
 def test_upstream_emits_what_its_rounds_say(pair: Load) -> None:
@@ -60,7 +63,7 @@ def test_upstream_probabilities_are_those_of_the_scores(pair: Load) -> None:
         for i, token in enumerate(round_.drafted):
             before = [*context, *(t.id for t in round_.drafted[:i])]
             for model, value in ((target, token.p), (draft, token.q)):
-                row = neuron_fake.expected_logits(model.module.fake, V, before).astype(np.float64)
+                row = neuron_device.expected_logits(model.module.fake, V, before).astype(np.float64)
                 assert value == pytest.approx(float(np.exp(row[token.id]) / np.exp(row).sum()), rel=1e-5)
         context += round_.token_ids
 
@@ -101,6 +104,42 @@ def test_upstream_takes_an_acceptor_that_does_not_pad(pair: Load) -> None:
     assert text(rounds) == greedy_text(target, PROMPT, 20)
 
 
+@pytest.mark.parametrize("padded", [True, False])
+def test_upstream_takes_an_acceptor_that_ends_on_a_draft(pair: Load, padded: bool) -> None:
+    """Never a token of the target's: what it accepted is emitted, and the next round begins with the last of it."""
+    target, draft = pair(NO_ZERO, NO_ZERO)  # the draft is the target: the first two are always right
+
+    def two(draft_ids: Any, *_: Any) -> Any:
+        return torch.nn.functional.pad(draft_ids[:, :2], (0, 3 if padded else 0))
+
+    rounds = list(run_upstream(target, draft, PROMPT, max_tokens=21, k=5, stop_ids=frozenset(), acceptor=two))
+    assert text(rounds) == greedy_text(target, PROMPT, 21)
+    assert [(len(r.accepted), r.final) for r in rounds[1:]] == [(2, None)] * 10
+    assert {token.state for token in rounds[1].drafted[2:]} == {"discarded"}
+    for round_ in rounds:
+        assert loads(dumps(round_)) == round_
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ([1, 2, 3, 4], "4 tokens for a window of 3"),
+        ([], "no token"),
+        ([9, 8, 7], r"\[9, 8, 7\], which goes on after replacing the draft"),
+        ([1.0, 2.0], "which are no ids"),
+    ],
+)
+def test_rows_that_upstreams_loop_would_take_for_something_else(pair: Load, row: list[Any], said: str) -> None:
+    target, draft = pair(draft={"table": [0.0] * V})
+
+    def acceptor(draft_ids: Any, *_: Any) -> Any:
+        draft_ids[0, :] = torch.tensor([1, 2])  # as if these had been drafted
+        return torch.tensor([row])
+
+    with pytest.raises(ModelError, match=said):
+        list(run_upstream(target, draft, PROMPT, max_tokens=9, k=3, stop_ids=frozenset(), acceptor=acceptor))
+
+
 def test_upstreams_own_errors_become_sentences(pair: Load) -> None:
     target, draft = pair()
 
@@ -113,47 +152,9 @@ def test_upstreams_own_errors_become_sentences(pair: Load) -> None:
         next(rounds)
 
 
-def test_upstream_refuses_two_vocabularies(runtime: neuron_fake.Runtime, tmp_path: Path) -> None:
-    target_dir = neuron_fake.write_checkpoint(tmp_path / "Big", vocab_size=24)
-    draft_dir = neuron_fake.write_checkpoint(tmp_path / "Small", vocab_size=32)
+def test_upstream_refuses_two_vocabularies(runtime: Runtime, tmp_path: Path) -> None:
+    target_dir = neuron_device.write_checkpoint(tmp_path / "Big", vocab_size=24)
+    draft_dir = neuron_device.write_checkpoint(tmp_path / "Small", vocab_size=32)
     target, draft = load_pair(target_dir, draft_dir, tp_degree=1, n_positions=32, num_cores=2)
     with pytest.raises(RequestError, match="equal vocabularies"):
         next(run_upstream(target, draft, PROMPT, max_tokens=9, k=2, stop_ids=frozenset()))
-
-
-def test_a_neuron_pair_runs_from_its_options_to_the_last_event(
-    runtime: neuron_fake.Runtime, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """What the command line does: options, pair, session, both arms one after the other; then upstream's loop."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-
-    from app.engine.session import Session
-    from app.pairs import registry as pairs
-    from app.pairs.options import PairOptions
-    from app.record import trace
-
-    monkeypatch.setattr(machine, "_devices", lambda: [Path("/dev/neuron0")])
-    byte_level = Tokenizer(models.BPE({chr(ord("a") + i): i for i in range(V)}, []))
-    byte_level.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    byte_level.decoder = decoders.ByteLevel()
-    folders = {}
-    for role, fake in (("target", NO_ZERO), ("draft", {**AGREEING, **NO_ZERO})):
-        folders[role] = neuron_fake.write_checkpoint(tmp_path / role, fake=fake, vocab_size=V, eos_token_id=[V - 1])
-        byte_level.save(str(folders[role] / "tokenizer.json"))
-    options = PairOptions("neuron", folders["target"], folders["draft"], n_positions=64, windows=(2, 4))
-    with pytest.raises(PairError, match="--target DIR and --draft DIR"):
-        pairs.load(PairOptions("neuron"))
-    ours = Session(pairs.load(options))
-    assert (ours.backend, ours.windows, ours.bit_identical) == ("neuron", (2, 4), False)
-
-    request = trace.Request(prompt="abcabc", chat_template=False, max_tokens=12, k=4)
-    for upstream in (False, True):
-        events = list(ours.run(request, upstream=upstream))
-        assert isinstance(events[-1], trace.RunFinished)
-        assert events[-1].reason in ("stop", "length"), events[-1].message
-        assert trace.read(trace.write(events)) == events
-        arms = [event.arm for event in events if isinstance(event, Round)]
-        assert arms == sorted(arms, reverse=True)
-        assert set(arms) == {"target", "speculative"}
-    with pytest.raises(RequestError, match="k = 3 was not compiled"):
-        ours.run(trace.Request(prompt="abc", chat_template=False, k=3))

@@ -2,87 +2,39 @@
 
 What it is strict about: call order (windows enabled before `to_neuron`, nothing called before it), argument shapes and
 dtypes, compiled windows only, one prefill from position 0, the cores named in the environment before the import and
-never overlapping in part, artefacts that fit. Where the real library misbehaves (a bare StopIteration, a KeyError, a
-window silently cut), so does this. Output buffers are reused: a caller that keeps one without copying reads NaN.
-
-Each KV slot holds the token written there, padding included; a row of logits is a function of every slot up to its own
-position, so a stale, missing or misplaced slot changes the output, or raises where nothing was ever written.
-
-`expected_logits` is that function on a clean context: the oracle.
+never overlapping in part, artefacts that fit, weights that are there. Where the real library misbehaves (a bare
+StopIteration, a KeyError, a window silently cut), so does this.
 """
 
 from __future__ import annotations
 
 import hashlib
-import importlib.machinery
 import json
 import os
-import sys
-import types
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
 
-NEVER_WRITTEN = -1
+from tests.support.neuron_device import DeviceModel, Runtime, put_in_place, read_weights
+
 DTYPES = ("f32", "f16", "bf16")
 
 
-def expected_logits(fake: dict[str, Any], vocab_size: int, context: Sequence[int]) -> NDArray[np.float32]:
-    """The row after `context`, float32 [V].
-
-    fake: `table` (logits, whatever the context), or `seed` and `noise`: a base that all models share plus a part of
-    this one's own; `banned`: an id that is never said.
-    """
-    if "table" in fake:
-        return np.array(fake["table"], dtype=np.float32)
-    digest = hashlib.sha256(np.asarray(context, np.int64).tobytes()).digest()
-    base = np.random.default_rng(list(digest[:16])).normal(size=vocab_size)
-    own = np.random.default_rng([fake.get("seed", 0), *digest[:16]]).normal(size=vocab_size)
-    row = 3 * base + fake.get("noise", 0.0) * own
-    if "banned" in fake:
-        row[fake["banned"]] = -100
-    return np.asarray(row, np.float32)
-
-
-class Runtime:
-    """What the process shares: the cores first initialised, and how often anything was compiled."""
-
-    def __init__(self) -> None:
-        self.cores: int | None = None
-        self.programs_compiled = 0
-        self.loads: list[str] = []
-
-    def initialise(self, tp_degree: int) -> None:
-        visible = os.environ.get("NEURON_RT_VISIBLE_CORES")
-        if visible:
-            first, _, last = visible.partition("-")
-            available = int(last or first) - int(first) + 1
-        else:
-            available = int(os.environ["NEURON_RT_NUM_CORES"])  # unset: the fake insists on it
-        if tp_degree > available:
-            raise RuntimeError(f"nrt_init: {tp_degree} cores asked for, {available} visible")
-        if self.cores is not None and self.cores != tp_degree:
-            raise RuntimeError("nrt_load_collectives - global nec_comm is already init'd")
-        self.cores = tp_degree
-
-
-class NeuronModelBase:
+class NeuronModelBase(DeviceModel):
     runtime: Runtime
 
     @classmethod
     def from_pretrained(cls, pretrained_model_path: str, **kwargs: Any) -> NeuronModelBase:
         config = json.loads((Path(pretrained_model_path) / "config.json").read_text())
-        return cls(config, Path(pretrained_model_path).name, **kwargs)
+        return cls(config, Path(pretrained_model_path), **kwargs)
 
     def __init__(
         self,
         config: dict[str, Any],
-        name: str,
+        directory: Path,
         *,
         n_positions: int | list[int] = 2048,
         batch_size: int = 1,
@@ -94,9 +46,8 @@ class NeuronModelBase:
         assert batch_size == 1, "the contract is for batch 1"
         assert amp in DTYPES, amp
         assert neuron_config is None, "on_device_generation and continuous batching stay off"
-        self.name, self.vocab_size = name, int(config["vocab_size"])
-        self.fake: dict[str, Any] = config.get("fake", {})
-        self.n_positions = max(n_positions) if isinstance(n_positions, list) else n_positions
+        super().__init__(config, max(n_positions) if isinstance(n_positions, list) else n_positions)
+        self.directory, self.name = directory, directory.name
         if context_length_estimate is None:
             context_length_estimate = self.n_positions // 2
         self.context = (
@@ -107,9 +58,6 @@ class NeuronModelBase:
         self.windows: list[int] = []
         self.ready = False
         self.artifacts: str | None = None
-        self.slots = np.full(self.n_positions, NEVER_WRITTEN, np.int64)
-        self.outputs: dict[str, torch.Tensor] = {}
-        self.calls: list[tuple[str, int, int]] = []  # (kind, position, tokens): what reached the device
 
     # --- loading ---
 
@@ -133,6 +81,7 @@ class NeuronModelBase:
     def to_neuron(self) -> None:
         assert not self.ready
         self.runtime.initialise(self.tp_degree)
+        read_weights(self.directory)
         if self.artifacts is None:
             self.runtime.programs_compiled += len(self._programs())
         else:
@@ -171,19 +120,23 @@ class NeuronModelBase:
                 raise StopIteration
             head = tokens[: self.context]
             # Right padding: id 0 is written into the slots up to the bucket's end.
-            self._write([*head, *[0] * (self.context - len(head))], 0)
+            self.write([*head, *[0] * (self.context - len(head))], 0)
             self.calls.append(("prefill", 0, count))
             for position in range(self.context, count):  # what the bucket does not hold is decoded one by one
-                self._write([tokens[position]], position)
+                self.write([tokens[position]], position)
             return self._row("context", count - 1)
         if first >= self.n_positions:
             raise StopIteration
-        self._write(tokens, first)
+        self.write(tokens, first)
         self.calls.append(("step", first, 1))
         return self._row("token", first)
 
     def _row(self, program: str, position: int) -> torch.Tensor:
-        return self._output(program, self._rows([position]))
+        return self.answer(program, self._rows([position]))
+
+    def _rows(self, positions: Sequence[int]) -> list[Any]:
+        """Each row from every slot up to its position."""
+        return [self.row(self.slots[: position + 1].tolist()) for position in positions]
 
     def speculative_forward(
         self,
@@ -208,9 +161,9 @@ class NeuronModelBase:
         if max(positions) >= self.n_positions:
             raise StopIteration
         for token, position in zip(input_ids[0].tolist(), positions, strict=False):
-            self._write([token], position)
+            self.write([token], position)
         self.calls.append(("window", positions[0], window))
-        return self._output(f"speculation{window}", self._rows(positions)).unsqueeze(-1)
+        return self.answer(f"speculation{window}", self._rows(positions)).unsqueeze(-1)
 
     # --- strictness ---
 
@@ -229,25 +182,6 @@ class NeuronModelBase:
         assert isinstance(cache_ids, torch.Tensor)
         assert cache_ids.shape == (count,), cache_ids.shape
         assert cache_ids.dtype in (torch.int32, torch.int64), cache_ids.dtype
-
-    def _write(self, tokens: Sequence[int], position: int) -> None:
-        self.slots[position : position + len(tokens)] = tokens
-
-    def _rows(self, positions: Sequence[int]) -> torch.Tensor:
-        """[n, V]: each row from every slot up to its position."""
-        rows = []
-        for position in positions:
-            context = self.slots[: position + 1]
-            assert NEVER_WRITTEN not in context, f"position {position} attends to a slot that was never written"
-            rows.append(expected_logits(self.fake, self.vocab_size, context.tolist()))
-        return torch.from_numpy(np.stack(rows))
-
-    def _output(self, program: str, rows: torch.Tensor) -> torch.Tensor:
-        for buffer in self.outputs.values():
-            buffer.fill_(float("nan"))
-        with torch.inference_mode(False):
-            self.outputs.setdefault(program, torch.empty(rows.shape))
-        return self.outputs[program].copy_(rows)
 
 
 class LlamaForSampling(NeuronModelBase):
@@ -378,49 +312,19 @@ def install(monkeypatch: pytest.MonkeyPatch) -> Runtime:
     """Make `import transformers_neuronx` find the fake; the runtime that its models share is returned."""
     runtime = Runtime()
     monkeypatch.setattr(NeuronModelBase, "runtime", runtime, raising=False)
-    library = _module("transformers_neuronx", __version__="0.13.fake", LlamaForSampling=LlamaForSampling)
-    library.NeuronAutoModelForCausalLM = NeuronAutoModelForCausalLM  # type: ignore[attr-defined]
-    speculation = _module(
-        "transformers_neuronx.speculation",
-        SpeculativeGenerator=SpeculativeGenerator,
-        TokenAcceptor=TokenAcceptor,
-        DefaultTokenAcceptor=DefaultTokenAcceptor,
+    put_in_place(
+        monkeypatch,
+        {
+            "transformers_neuronx": {
+                "LlamaForSampling": LlamaForSampling,
+                "NeuronAutoModelForCausalLM": NeuronAutoModelForCausalLM,
+            },
+            "transformers_neuronx.speculation": {
+                "SpeculativeGenerator": SpeculativeGenerator,
+                "TokenAcceptor": TokenAcceptor,
+                "DefaultTokenAcceptor": DefaultTokenAcceptor,
+            },
+            "torch_neuronx": {},
+        },
     )
-    for module in (library, speculation, _module("torch_neuronx")):
-        monkeypatch.setitem(sys.modules, module.__name__, module)
-    for variable in ("NEURON_RT_NUM_CORES", "NEURON_RT_VISIBLE_CORES"):
-        # set first, so that what a test's code sets itself is taken back too
-        monkeypatch.setenv(variable, "")
-        monkeypatch.delenv(variable)
     return runtime
-
-
-def _module(name: str, **attributes: Any) -> types.ModuleType:
-    module = types.ModuleType(name)
-    module.__spec__ = importlib.machinery.ModuleSpec(name, None)
-    for key, value in attributes.items():
-        setattr(module, key, value)
-    return module
-
-
-def write_checkpoint(
-    directory: Path, *, fake: dict[str, Any] | None = None, vocab_size: int = 24, **config: Any
-) -> Path:
-    """A checkpoint folder that the fake and the checks before it can read; its weights are an empty file."""
-    directory.mkdir(parents=True, exist_ok=True)
-    values = {
-        "model_type": "llama",
-        "vocab_size": vocab_size,
-        "hidden_size": 64,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
-        "intermediate_size": 128,
-        "max_position_embeddings": 4096,
-        "rms_norm_eps": 1e-5,
-        "rope_theta": 10000.0,
-        "fake": fake or {},
-    } | config
-    (directory / "config.json").write_text(json.dumps(values))
-    (directory / "model.safetensors").touch()
-    return directory

@@ -6,6 +6,7 @@ from collections.abc import Callable, Generator, Sequence
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 
 from app.backends.neuron.model import NeuronModel, NeuronSequence
@@ -14,8 +15,9 @@ from app.engine.decode import Limits, decode
 from app.engine.drafting import ModelDrafter
 from app.engine.race import race
 from app.engine.windows import Fixed
+from app.neuron.catalogue import NXD_INFERENCE, TRANSFORMERS_NEURONX
 from app.record.trace import Arm, Round, Sampling
-from tests.support import neuron_fake
+from tests.support import neuron_device
 
 torch.set_num_threads(1)  # rows of 24 numbers: more threads only wait for one another
 
@@ -27,13 +29,16 @@ NO_ZERO = {"banned": 0}  # upstream takes token 0 for padding
 GREEDY = Sampling()
 WARM = Sampling(temperature=1.0, seed=7)
 
+ON_TRANSFORMERS_NEURONX = pytest.mark.parametrize("library", [TRANSFORMERS_NEURONX], indirect=True)
+ON_NXD_INFERENCE = pytest.mark.parametrize("library", [NXD_INFERENCE], indirect=True)
+
 Load = Callable[..., tuple[NeuronModel, NeuronModel]]
 
 
 def expected(model: NeuronModel, context: Sequence[int], rows: int) -> np.ndarray[Any, Any]:
     """The last rows after `context`, from the fake's own function on a clean context."""
     ends = range(len(context) - rows + 1, len(context) + 1)
-    return np.stack([neuron_fake.expected_logits(model.module.fake, V, context[:end]) for end in ends])
+    return np.stack([neuron_device.expected_logits(model.module.fake, V, context[:end]) for end in ends])
 
 
 def calls(model: NeuronModel) -> list[tuple[str, int, int]]:
@@ -93,5 +98,5 @@ def both(
 def greedy_text(model: NeuronModel, prompt: Sequence[int], count: int, vocab_size: int = V) -> list[int]:
     context = list(prompt)
     for _ in range(count):
-        context.append(int(neuron_fake.expected_logits(model.module.fake, vocab_size, context).argmax()))
+        context.append(int(neuron_device.expected_logits(model.module.fake, vocab_size, context).argmax()))
     return context[len(prompt) :]

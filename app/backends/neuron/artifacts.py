@@ -5,9 +5,14 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from app.backends.checkpoints.checkpoint import read_json
 from app.backends.neuron.settings import Settings
 from app.errors import PairError
 
@@ -15,21 +20,7 @@ SETTINGS_FILE = "settings.json"  # beside compiled artefacts: what they were com
 UNFINISHED_FILE = "unfinished"  # while they are being written
 
 
-def _artifact_settings(library: Any, raw: dict[str, Any], settings: Settings) -> dict[str, Any]:
-    shape = {key: value for key, value in raw.items() if isinstance(value, int | float | str | bool | dict | None)}
-    return {
-        "library": str(getattr(library, "__version__", "")),
-        "dtype": settings.dtype,
-        "tp_degree": settings.tp_degree,
-        "n_positions": settings.n_positions,
-        "prefill": settings.prefill,
-        "windows": list(settings.windows),
-        "compiler_flags": os.environ.get("NEURON_CC_FLAGS", ""),
-        "config": shape,
-    }
-
-
-def check_artifacts(artifacts: Path | None) -> None:
+def check(artifacts: Path | None) -> None:
     """Raises PairError for a folder that is not this module's to replace."""
     if artifacts is None or not artifacts.exists():
         return
@@ -39,25 +30,45 @@ def check_artifacts(artifacts: Path | None) -> None:
     raise PairError(f"{artifacts} holds something else; choose another folder for --neuron-artifacts.")
 
 
-def known_artifacts(library: Any, raw: dict[str, Any], settings: Settings, artifacts: Path | None) -> bool:
+def known(artifacts: Path | None, checkpoint: Path, settings: Settings) -> bool:
     """Whether the folder holds programs compiled for exactly this."""
     if artifacts is None or not (artifacts / SETTINGS_FILE).is_file():
         return False
     try:
-        found = json.loads((artifacts / SETTINGS_FILE).read_text(encoding="utf-8"))
+        written = json.loads((artifacts / SETTINGS_FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False
-    return bool(found == _artifact_settings(library, raw, settings))
+    return bool(written == _described(checkpoint, settings))
 
 
-def save_artifacts(library: Any, raw: dict[str, Any], settings: Settings, module: Any, artifacts: Path) -> None:
-    """Keep the compiled programs; the settings come last, so that a cut-off folder is not taken for whole."""
+@contextmanager
+def writing(artifacts: Path, checkpoint: Path, settings: Settings) -> Iterator[None]:
+    """Empty the folder for programs that are written meanwhile; the settings come last, so that a cut-off folder is not
+    taken for whole."""
     if artifacts.exists():
         shutil.rmtree(artifacts)
     artifacts.mkdir(parents=True)
     (artifacts / UNFINISHED_FILE).touch()
-    module.save(str(artifacts))
-    (artifacts / SETTINGS_FILE).write_text(
-        json.dumps(_artifact_settings(library, raw, settings), indent=2), encoding="utf-8"
-    )
+    yield
+    (artifacts / SETTINGS_FILE).write_text(json.dumps(_described(checkpoint, settings), indent=2), encoding="utf-8")
     (artifacts / UNFINISHED_FILE).unlink()
+
+
+def _described(checkpoint: Path, settings: Settings) -> dict[str, Any]:
+    raw = read_json(checkpoint / "config.json")
+    shape = {key: value for key, value in raw.items() if isinstance(value, int | float | str | bool | dict | None)}
+    described = {
+        **asdict(settings),
+        "library_version": _version(settings.library),
+        "compiler_flags": os.environ.get("NEURON_CC_FLAGS", ""),
+        "config": shape,
+    }
+    return dict(json.loads(json.dumps(described)))  # as it is read back: a tuple is a list there
+
+
+def _version(library: str) -> str:
+    package = {"nxd-inference": "neuronx-distributed-inference"}.get(library, library)
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return ""

@@ -1,4 +1,4 @@
-"""Loads a pair on AWS Neuron (Inf2, Trn1) by transformers-neuronx 0.13.
+"""Loads a pair on AWS Neuron (Inf2, Trn1, Trn2), by transformers-neuronx or NxD Inference.
 
 Nothing of the library, nor torch, is imported before everything that can be checked without is checked: a compilation
 takes minutes, and an error after them is worth little.
@@ -16,19 +16,20 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from app.backends.checkpoints.checkpoint import read_json
 from app.backends.checkpoints.model_files import ModelFiles, check_pair
-from app.backends.neuron.artifacts import check_artifacts, known_artifacts, save_artifacts
+from app.backends.neuron import artifacts as programs
 from app.backends.neuron.checks import checked_windows, checkpoint
-from app.backends.neuron.machine import claim_cores, host
+from app.backends.neuron.library import Library
+from app.backends.neuron.machine import check_cores, host
 from app.backends.neuron.model import NeuronModel
-from app.backends.neuron.packages import check_packages, check_placeholders, import_library
+from app.backends.neuron.packages import check_placeholders, chosen, import_library
 from app.backends.neuron.settings import DEFAULT_N_POSITIONS, DEFAULT_WINDOWS, Settings
 from app.backends.neuron.upstream import run_upstream
+from app.backends.neuron.weights import check_weights
 from app.engine.pair import Pair
-from app.errors import PairError
-from app.neuron.catalogue import ModelConfig
-from app.neuron.memory import DTYPE_BYTES
+from app.errors import PairError, RequestError
+from app.neuron.catalogue import NXD_INFERENCE, ModelConfig
+from app.neuron.plan import Plan, named_dtype
 from app.neuron.plan import plan as size
 from app.pairs.options import PairOptions, cache_dir
 
@@ -80,90 +81,93 @@ def load_pair(
     context_length_estimate: int | None = None,
     artifacts: Path | None = None,
     num_cores: int | None = None,
+    library: str | None = None,
 ) -> tuple[NeuronModel, NeuronModel]:
     """Load and, where no artefacts fit, compile the target and its draft; returns (target, draft).
 
     target_dir, draft_dir: Hugging Face checkpoints. dtype: bf16, f16 or f32. tp_degree: NeuronCores that both models
     share; None: the planner's choice. n_positions: longest sequence, prompt and answer, in tokens. windows: the sizes
-    of k to compile for the target. context_length_estimate: tokens of the one prefill program, n_positions // 2 where
-    None (a longer prompt is continued token by token). artifacts: folder to keep compiled programs in. num_cores:
-    NeuronCores of this machine, counted where None.
+    of k that are offered; transformers-neuronx compiles each, NxD Inference the largest, which serves them all.
+    context_length_estimate: tokens of the one prefill program; None: half of n_positions (transformers-neuronx) or all of
+    them. artifacts: folder to keep compiled programs in. num_cores: NeuronCores of this machine, counted where None.
+    library: its name; None: the first that is installed.
 
     Raises PairError: everything that can be known beforehand, before anything is imported or compiled.
     """
-    check_placeholders()
+    check_placeholders(library)
     machine = host(num_cores)
-    check_packages()
-    if dtype not in DTYPE_BYTES:
-        raise PairError(f"There is no precision {dtype!r} on Neuron; choose bf16, f16 or f32.")
+    engine = chosen(library)
+    try:
+        dtype = named_dtype(dtype)
+    except RequestError as error:
+        raise PairError(str(error)) from None
     if n_positions < 2:
         raise PairError(f"A context of {n_positions} positions is too short; choose 2 or more.")
+    windows = checked_windows(windows, n_positions, engine.name)
+    prefill = engine.prefill(n_positions) if context_length_estimate is None else context_length_estimate
+    compiled = engine.compiled(windows)
+    _check_prefill(engine, prefill, n_positions, compiled)
     target_config, draft_config = checkpoint(target_dir), checkpoint(draft_dir)
-    windows = checked_windows(windows, n_positions)
-    plan = size(machine, target_config, draft_config, dtype, n_positions, target_tp=tp_degree)
-    if plan.refusals or plan.tp_degree is None:
-        raise PairError(plan.refusals[0])
-    tp_degree = plan.tp_degree
-    prefill = max(2, n_positions // 2) if context_length_estimate is None else context_length_estimate
+    plan = size(machine, target_config, draft_config, dtype, n_positions, target_tp=tp_degree, library=engine.name)
+    tp_degree = _degree(plan)
+    check_cores(tp_degree)
+    check_weights(Path(target_dir), target_config)
+    check_weights(Path(draft_dir), draft_config)
+    folders = {role: None if artifacts is None else Path(artifacts) / role for role in ("target", "draft")}
+    for folder in folders.values():
+        programs.check(folder)
+    for warning in plan.warnings:
+        log.warning(warning)
+
+    import_library(engine, tp_degree)
+    settings = Settings(engine.name, dtype, tp_degree, n_positions, prefill)
+
+    def load(directory: Path, config: ModelConfig, own: Settings, role: str, offered: tuple[int, ...]) -> NeuronModel:
+        return _load(engine, Path(directory), config, own, folders[role], offered)
+
+    # The draft first: it compiles soonest, so that a fault of the installation shows early.
+    draft = load(draft_dir, draft_config, settings, "draft", ())
+    target = load(target_dir, target_config, replace(settings, compiled=compiled), "target", windows)
+    return target, draft
+
+
+def _check_prefill(engine: Library, prefill: int, n_positions: int, compiled: tuple[int, ...]) -> None:
     if not 1 < prefill <= n_positions:
         raise PairError(
             f"A prefill of {prefill} tokens does not fit a context of {n_positions} positions; choose 2 to {n_positions}."
         )
-    folders = {role: None if artifacts is None else Path(artifacts) / role for role in ("target", "draft")}
-    for folder in folders.values():
-        check_artifacts(folder)
-    for warning in plan.warnings:
-        log.warning(warning)
-
-    library = import_library(tp_degree)
-    settings = Settings(dtype, tp_degree, n_positions, prefill, ())
-
-    def load(directory: Path, config: ModelConfig, role: str, own: Settings) -> NeuronModel:
-        module = _load(library, directory, config.name, own, folders[role])
-        return NeuronModel(module, config, own)
-
-    # The draft first: it compiles soonest, so that a fault of the installation shows early.
-    draft = load(draft_dir, draft_config, "draft", settings)
-    target = load(target_dir, target_config, "target", replace(settings, windows=windows))
-    return target, draft
-
-
-def _load(library: Any, directory: Path, name: str, settings: Settings, artifacts: Path | None) -> Any:
-    """The library's model, on its cores. Raises PairError."""
-    raw = read_json(directory / "config.json")
-    known = known_artifacts(library, raw, settings, artifacts)
-    plain = raw.get("model_type", "llama") == "llama"
-    kind = library.LlamaForSampling if plain else library.NeuronAutoModelForCausalLM
-    begin = time.perf_counter()
-    try:
-        # One bucket each: every window costs one more compiled program for every bucket.
-        module = kind.from_pretrained(
-            str(directory),
-            n_positions=[settings.n_positions],
-            batch_size=1,
-            amp=settings.dtype,
-            tp_degree=settings.tp_degree,
-            context_length_estimate=[settings.prefill],
+    if engine.name == NXD_INFERENCE and prefill in compiled:
+        raise PairError(
+            f"NxD Inference tells a prefill from a window by its size, and both are {prefill}; choose another window."
         )
-        if settings.windows:
-            if not hasattr(module, "speculative_forward"):
-                raise PairError(
-                    f"transformers-neuronx cannot score windows with {name} ({raw.get('model_type')}); choose a Llama target."
-                )
-            module.enable_speculative_decoder(list(settings.windows))
-        if artifacts is not None and known:
-            module.load(str(artifacts))
-        log.info("Loading %s on %d NeuronCores; a first compilation takes minutes.", name, settings.tp_degree)
-        claim_cores(settings.tp_degree)
-        module.to_neuron()
-        if artifacts is not None and not known:
-            save_artifacts(library, raw, settings, module, artifacts)
+
+
+def _degree(plan: Plan) -> int:
+    if plan.refusals or plan.tp_degree is None:
+        raise PairError(plan.refusals[0])
+    return plan.tp_degree
+
+
+def _load(
+    engine: Library,
+    directory: Path,
+    config: ModelConfig,
+    settings: Settings,
+    folder: Path | None,
+    windows: tuple[int, ...],
+) -> NeuronModel:
+    """The model on its cores. Raises PairError."""
+    known = programs.known(folder, directory, settings)
+    begin = time.perf_counter()
+    log.info("Loading %s on %d NeuronCores; a first compilation takes minutes.", config.name, settings.tp_degree)
+    try:
+        module = engine.load(directory, config, settings, folder, known=known)
     except PairError:
         raise
     except Exception as error:
-        raise _load_failed(name, settings, artifacts if known else None, error) from error
-    log.info("Loaded %s in %.0f s.", name, time.perf_counter() - begin)
-    return module
+        raise _load_failed(config.name, settings, folder if known else None, error) from error
+    log.info("Loaded %s in %.0f s.", config.name, time.perf_counter() - begin)
+    return NeuronModel(module, config, settings, windows)
 
 
 def _load_failed(name: str, settings: Settings, artifacts: Path | None, error: Exception) -> PairError:

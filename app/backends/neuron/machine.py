@@ -4,42 +4,48 @@ from __future__ import annotations
 
 import os
 import re
+from dataclasses import replace
 from pathlib import Path
 
 from app.errors import PairError
-from app.neuron.catalogue import INSTANCES, Instance, instance_named
+from app.neuron.catalogue import INSTANCES, OTHER_GENERATIONS, Instance, instance_named
 
-CORES_PER_DEVICE = 2  # of an Inferentia2 or Trainium chip
+CORES_PER_CHIP = 2  # a /dev/neuron* each
+TRN2_CORES_PER_CHIP = 4  # logical ones
 
 # The runtime keeps the cores it first initialised for as long as the process lives.
 _claimed_cores: int | None = None
 
 
 def host(num_cores: int | None) -> Instance:
-    """This machine as an instance of the  Raises PairError where it has no Neuron device."""
+    """This machine as an instance of the planner. Raises PairError where it has no Neuron device."""
     name = _product_name()
-    if name.startswith("trn2"):
+    known = INSTANCES.get(name)
+    if known is None and re.match("|".join(OTHER_GENERATIONS), name):
         return instance_named(name)  # refused by the plan, with its reason
+    chip = TRN2_CORES_PER_CHIP if name.startswith("trn2") else CORES_PER_CHIP
     if num_cores is None:
-        num_cores = CORES_PER_DEVICE * len(_devices())
-    if num_cores == 0 and name in INSTANCES:
+        num_cores = chip * len(_devices())
+    if num_cores == 0 and known is not None:
         raise PairError(
             f"This {name} shows no /dev/neuron* device, so its driver is not loaded; install aws-neuronx-dkms and run "
             "`sudo modprobe neuron`."
         )
     if num_cores == 0:
         raise PairError(
-            "There is no Neuron device (/dev/neuron*) on this machine; run on an Inf2 or Trn1 instance, or use another "
-            "--backend."
+            "There is no Neuron device (/dev/neuron*) on this machine; run on an Inf2, Trn1 or Trn2 instance, or use "
+            "another --backend."
         )
-    known = INSTANCES.get(name) or next(
-        (instance for instance in INSTANCES.values() if instance.num_cores == num_cores), None
-    )
+    known = known or next((each for each in INSTANCES.values() if each.num_cores == num_cores), None)
     if known is not None and known.num_cores == num_cores:
         return known
     # A container may be given some of the devices only.
     degrees = known.tp_degrees if known is not None else (1, 2, 8, 16, 32)
-    return Instance(f"this machine ({num_cores} NeuronCores)", num_cores, tuple(d for d in degrees if d <= num_cores))
+    part = f"this machine ({num_cores} NeuronCores)"
+    degrees = tuple(degree for degree in degrees if degree <= num_cores)
+    if known is None:
+        return Instance(part, num_cores, degrees)
+    return replace(known, name=part, num_cores=num_cores, tp_degrees=degrees, doubtful=())
 
 
 def _product_name() -> str:

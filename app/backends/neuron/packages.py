@@ -1,4 +1,4 @@
-"""The library and its packages: whether the right ones are installed, before and while they are imported."""
+"""The libraries' packages: which is installed, whether it is the right one, before and while it is imported."""
 
 from __future__ import annotations
 
@@ -10,42 +10,98 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from app.backends.neuron.library import Library
 from app.backends.neuron.machine import check_cores
+from app.backends.neuron.nxd import NxdInference
+from app.backends.neuron.tnx import TransformersNeuronx
 from app.errors import PairError
 
-PACKAGES = ("transformers_neuronx", "torch_neuronx")
+BY_NAME: dict[str, Library] = {library.name: library for library in (TransformersNeuronx(), NxdInference())}
+"""In the order in which they are looked for."""
 WRONG_PACKAGE = "WRONG PACKAGE"  # what the placeholders of these names say when imported
-OLDEST_TRANSFORMERS, FIRST_BAD_TRANSFORMERS = (4, 43, 3), (4, 48)
 
 
-def check_placeholders() -> None:
+def check_placeholders(name: str | None) -> None:
     """Raises PairError for the empty packages that PyPI has under these names; they install without a word."""
-    for package in PACKAGES:
-        origin = getattr(_spec(package), "origin", None)
-        if origin and origin.endswith(".py") and WRONG_PACKAGE in Path(origin).read_text("utf-8", "replace")[:1000]:
-            raise _placeholder(package)
+    for library in _wanted(name):
+        for package in library.packages:
+            origin = getattr(_spec(package), "origin", None)
+            if origin and origin.endswith(".py") and WRONG_PACKAGE in Path(origin).read_text("utf-8", "replace")[:1000]:
+                raise _placeholder(package, library)
 
 
-def check_packages() -> None:
-    for package in PACKAGES:
+def chosen(name: str | None) -> Library:
+    """The library of this name, or the first that is installed. Raises PairError where it, or what it needs, is not."""
+    wanted = _wanted(name)
+    installed = [library for library in wanted if _spec(library.package) is not None]
+    if not installed:
+        names = " nor ".join(library.package.replace("_", "-") for library in wanted)
+        raise PairError(
+            f"{'Neither ' if len(wanted) > 1 else ''}{names} is {'' if len(wanted) > 1 else 'not '}installed here; activate "
+            f"the Neuron environment that has it (`ls /opt | grep venv` shows those of AWS's images), or make one as "
+            f"{wanted[0].requirements} says."
+        )
+    library = installed[0]
+    for package in library.packages:
         if _spec(package) is None:
             raise PairError(
-                f"The package {package.replace('_', '-')} is not installed here; activate AWS's Neuron environment "
-                "(aws_neuronx_venv_transformers_neuronx on its images), or install app/backends/requirements-neuron.txt "
-                "as its first lines say."
+                f"{package.replace('_', '-')} is not installed here, which {library.name} needs; activate the Neuron "
+                f"environment that has both, or make one as {library.requirements} says."
             )
+    _check_transformers(library)
+    return library
+
+
+def import_library(library: Library, tp_degree: int) -> Any:
+    """The package, the cores named in the environment before it is imported. Raises PairError."""
+    named = check_cores(tp_degree)
+    if not named:
+        os.environ["NEURON_RT_NUM_CORES"] = str(tp_degree)
+    try:
+        importlib.import_module("torch_neuronx")
+        return importlib.import_module(library.package)
+    except Exception as error:
+        if not named:
+            del os.environ["NEURON_RT_NUM_CORES"]
+        if WRONG_PACKAGE in str(error):
+            raise _placeholder(library.package, library) from error
+        raise PairError(
+            f"{library.name} cannot be imported ({type(error).__name__}: {error}); install it afresh, as "
+            f"{library.requirements} says."
+        ) from error
+
+
+def _wanted(name: str | None) -> list[Library]:
+    if name is None:
+        return list(BY_NAME.values())
+    if name not in BY_NAME:
+        raise PairError(f"There is no Neuron library {name!r}; choose one of {', '.join(BY_NAME)}.")
+    return [BY_NAME[name]]
+
+
+def _placeholder(package: str, library: Library) -> PairError:
+    return PairError(
+        f"The {package.replace('_', '-')} installed here is PyPI's empty placeholder; uninstall it and install the real one "
+        f"from the AWS Neuron package repository, as {library.requirements} says."
+    )
+
+
+def _check_transformers(library: Library) -> None:
+    oldest, too_new, advised = library.transformers
     try:
         version = metadata.version("transformers")
     except metadata.PackageNotFoundError:
-        raise PairError(
-            "The package transformers is not installed here; install app/backends/requirements-neuron.txt."
-        ) from None
+        raise PairError(f"The package transformers is not installed here; install {library.requirements}.") from None
     numbers = tuple(int(part) for part in re.findall(r"\d+", version)[:3])
-    if not OLDEST_TRANSFORMERS <= numbers < FIRST_BAD_TRANSFORMERS:
+    if not oldest <= numbers < too_new:
         raise PairError(
-            f"transformers {version} is installed, with which transformers-neuronx loads wrong or not at all; install "
-            "transformers 4.43.3 or newer, below 4.48 (`pip install 'transformers==4.47.1'`)."
+            f"transformers {version} is installed, with which {library.name} loads wrong or not at all; install "
+            f"{_dotted(oldest)} or newer, below {_dotted(too_new)} (`pip install 'transformers=={advised}'`)."
         )
+
+
+def _dotted(version: tuple[int, ...]) -> str:
+    return ".".join(map(str, version))
 
 
 def _spec(package: str) -> Any:
@@ -53,30 +109,3 @@ def _spec(package: str) -> Any:
         return importlib.util.find_spec(package)
     except ValueError:  # imported already, by something that gave it no spec
         return object()
-
-
-def _placeholder(package: str) -> PairError:
-    name = package.replace("_", "-")
-    return PairError(
-        f"The {name} installed here is PyPI's empty placeholder; uninstall it and install the real one from the AWS Neuron "
-        "package repository, as app/backends/requirements-neuron.txt says."
-    )
-
-
-def import_library(tp_degree: int) -> Any:
-    """transformers_neuronx, the cores named in the environment before it is imported. Raises PairError."""
-    named = check_cores(tp_degree)
-    if not named:
-        os.environ["NEURON_RT_NUM_CORES"] = str(tp_degree)
-    try:
-        importlib.import_module("torch_neuronx")
-        return importlib.import_module("transformers_neuronx")
-    except Exception as error:
-        if not named:
-            del os.environ["NEURON_RT_NUM_CORES"]
-        if WRONG_PACKAGE in str(error):
-            raise _placeholder("transformers_neuronx") from error
-        raise PairError(
-            f"transformers-neuronx cannot be imported ({type(error).__name__}: {error}); install "
-            "app/backends/requirements-neuron.txt afresh."
-        ) from error

@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from app.backends.neuron.model import NeuronModel
+from app.backends.neuron.tnx import TransformersNeuronxPrograms
 from app.errors import ModelError, RequestError
 from app.record.trace import DraftedToken, FinalToken, FinishReason, Provenance, Round, State
 
@@ -37,6 +38,10 @@ def run_upstream(
     """
     import torch
 
+    if not isinstance(target.programs, TransformersNeuronxPrograms):
+        raise RequestError(
+            "Upstream's loop is transformers-neuronx's own, and this pair runs by NxD Inference; leave --engine out."
+        )
     if k < 2 or k not in target.windows:
         raise RequestError(f"The window k = {k} was not compiled; choose one of {', '.join(map(str, target.windows))}.")
     if target.vocab_size != draft.vocab_size:
@@ -52,7 +57,8 @@ def run_upstream(
         )
     room = min(max_tokens, longest - len(prompt))
     speculation = importlib.import_module("transformers_neuronx.speculation")
-    recorder = _Recorder(target.module, prompt, k, room, stop_ids, "length" if room == max_tokens else "context", clock)
+    full: FinishReason = "length" if room == max_tokens else "context"
+    recorder = _Recorder(target.module, prompt, k, room, stop_ids, full, clock, stock=acceptor is None)
     failure: ModelError | None = None
     with torch.random.fork_rng(devices=[]), torch.inference_mode():
         torch.manual_seed(seed)  # the loop draws from torch's global generator, given back afterwards
@@ -92,7 +98,11 @@ class _Recorder:
         stop_ids: frozenset[int],
         full: FinishReason,
         clock: Callable[[], float],
+        *,
+        stock: bool,
     ) -> None:
+        """stock: the acceptor is the library's own."""
+        self._stock = stock
         self.rounds: list[Round] = []
         self._target, self._k, self._stop_ids, self._full, self._clock = target, k, stop_ids, full, clock
         self._room, self._prompt_pending = room, True
@@ -134,43 +144,77 @@ class _Recorder:
         import torch
 
         def judge(draft_ids: Any, draft_scores: Any, target_scores: Any) -> Any:
-            row = acceptor(draft_ids, draft_scores, target_scores).reshape(1, -1).to(torch.int64)
-            # The loop takes the acceptor's row zero-padded to k; a shorter one would end it.
-            row = torch.nn.functional.pad(row, (0, self._k - row.shape[1]))
+            drafted = draft_ids[0].tolist()
+            row = acceptor(draft_ids, draft_scores, target_scores).reshape(-1)
+            said = row.tolist()
+            # The loop takes the acceptor's row zero-padded to k; a shorter one would end it, a longer one would be cut.
+            row = torch.nn.functional.pad(row.to(torch.int64), (0, max(0, self._k - len(said)))).reshape(1, -1)
             self._judge_end = self._clock()
-            self._judged(row[0].tolist(), draft_ids[0].tolist(), _softmax(draft_scores[0]), _softmax(target_scores[0]))
+            accepted, final = self._meant(said, drafted)
+            draft_probs, target_probs = _softmax(draft_scores[0]), _softmax(target_scores[0])
+            self._judged(accepted, final, drafted, draft_probs, target_probs)
             return row
 
         return judge
 
-    def _judged(self, row: list[int], drafted: list[int], draft_probs: Any, target_probs: Any) -> None:
-        emitted = sum(token != 0 for token in row)  # the loop's own count
-        # A token 0 that was meant cannot be told from padding by the loop: it drops it, and its cache is corrupt from
-        # then on. A final token that repeats the draft in its place is what is left of a corrected 0.
-        if emitted == 0 or 0 in row[:emitted] or (emitted < self._k and row[emitted - 1] == drafted[emitted - 1]):
+    def _meant(self, said: list[Any], drafted: list[int]) -> tuple[int, int | None]:
+        """How many drafts a row accepts, and the token of the target's it ends with, if it has one.
+
+        The loop counts the tokens that are not 0: it takes a 0 for padding, drops it, and goes on from what is before it.
+        Raises ModelError where that is not what the row says, or the row is none.
+        """
+        emitted = sum(token != 0 for token in said)
+        accepted = next(
+            (i for i, (token, draft) in enumerate(zip(said, drafted, strict=False)) if token != draft), None
+        )
+        if accepted is None:
+            accepted = min(len(said), len(drafted))
+        if len(said) > self._k:
+            raise _upstream_failed(f"its acceptor answered with {len(said)} tokens for a window of {self._k}")
+        if not all(isinstance(token, int) for token in said):
+            raise _upstream_failed(f"its acceptor answered with {said}, which are no ids")
+        if not said:
+            raise _upstream_failed("its acceptor answered with no token")
+        # A row that is not padded says itself how many it holds. The stock acceptor always adds a token to the drafts.
+        meant = len(said) if len(said) < self._k else emitted
+        if self._stock and meant <= accepted and meant < self._k:
+            meant = accepted + 1
+        if emitted < meant or emitted == 0 or any(token == 0 for token in said[:emitted]):
             raise _upstream_failed("its acceptor emitted token 0, which it takes for padding")
-        accepted = emitted - 1
+        if emitted > accepted + 1:
+            raise _upstream_failed(
+                f"its acceptor answered with {said}, which goes on after replacing the draft {drafted[accepted]}"
+            )
+        return (emitted, None) if emitted <= accepted else (accepted, said[accepted])
+
+    def _judged(
+        self, accepted: int, final: int | None, drafted: list[int], draft_probs: Any, target_probs: Any
+    ) -> None:
         tokens = []
         for i, token in enumerate(drafted):
-            state: State = "accepted" if i < accepted else "rejected" if i == accepted else "discarded"
+            rejected = i == accepted and final is not None
+            state: State = "accepted" if i < accepted else "rejected" if rejected else "discarded"
             q, p = float(draft_probs[i, token]), float(target_probs[i, token])
             tokens.append(DraftedToken(token, state, q, p, None, None, (), ()))
         provenance: Provenance = "bonus" if accepted == len(drafted) else "corrected"
-        final = FinalToken(row[accepted], provenance, float(target_probs[accepted, row[accepted]]), ())
-        self._note(tuple(tokens), final)
+        own = None if final is None else FinalToken(final, provenance, float(target_probs[accepted, final]), ())
+        self._note(tuple(tokens), own)
 
-    def _note(self, drafted: tuple[DraftedToken, ...], final: FinalToken) -> None:
+    def _note(self, drafted: tuple[DraftedToken, ...], final: FinalToken | None) -> None:
         """Append the round, cut where the answer ends, and leave the loop there."""
-        accepted = [token.id for token in drafted if token.state == "accepted"]
-        stop = next((i for i, token in enumerate(accepted) if token in self._stop_ids), None)
-        keep = len(accepted) + 1 if stop is None else stop + 1
-        keep = min(keep, self._room)
-        cut = keep <= len(accepted)
+        emitted = [token.id for token in drafted if token.state == "accepted"]
+        accepted = len(emitted)
+        if final is not None:
+            emitted.append(final.id)
+        stop = next((i for i, token in enumerate(emitted) if token in self._stop_ids), None)
+        keep = min(len(emitted) if stop is None else stop + 1, self._room)
+        cut = keep <= accepted and keep < len(emitted)
         if cut:
             drafted = tuple(t if i < keep else replace(t, state="discarded") for i, t in enumerate(drafted))
-        last = accepted[keep - 1] if cut else final.id
         self._room -= keep
-        finish: FinishReason | None = "stop" if last in self._stop_ids else self._full if self._room == 0 else None
+        finish: FinishReason | None = (
+            "stop" if emitted[keep - 1] in self._stop_ids else self._full if self._room == 0 else None
+        )
         self.rounds.append(
             Round(
                 index=len(self.rounds),
