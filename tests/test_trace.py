@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import fields
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -48,7 +49,7 @@ def test_split_characters_are_whole_again_when_joined() -> None:
         (lambda lines: [*lines, '{"type": "surprise"}'], "no event"),
         (lambda lines: [*lines, "[1, 2]"], "no event"),
         (lambda lines: [*lines, lines[0]], "more than one run|goes on"),
-        (lambda lines: [lines[0].replace('"schema_version":1', '"schema_version":9'), *lines[1:]], "schema version 9"),
+        (lambda lines: [lines[0].replace('"schema_version":2', '"schema_version":9'), *lines[1:]], "schema version 9"),
         (lambda lines: [line for line in lines if "token_texts" not in line], "no text for token"),
         (lambda lines: [lines[0], *lines[2:]], "no text for token|is missing"),
         (lambda lines: [line.replace('"index":1', '"index":2') for line in lines], "is missing"),
@@ -71,8 +72,25 @@ def test_every_event_field_is_written() -> None:
         assert {field.name for field in fields(event)} | {"type"} == set(data)
 
 
+V1 = Path(__file__).parent / "fixtures" / "trace_v1.jsonl"
+"""`traces.trace()` as version 1 wrote it."""
+
+
+def test_a_trace_of_version_1_opens_and_is_the_same_run() -> None:
+    lines = V1.read_text(encoding="utf-8").splitlines()
+    assert '"schema_version":1' in lines[0]
+    assert trace.read(lines) == traces.trace()
+
+
+def test_what_was_opened_from_version_1_is_written_as_version_2_and_reads_back() -> None:
+    events = trace.read(V1.read_text(encoding="utf-8").splitlines())
+    lines = list(trace.write(events))
+    assert '"schema_version":2' in lines[0]
+    assert trace.read(lines) == events
+
+
 def test_a_trace_of_before_auto_had_a_name_still_opens() -> None:
-    lines = list(trace.write([traces.started(k=4), *traces.trace()[1:]]))
+    lines = V1.read_text(encoding="utf-8").splitlines()
     former = [lines[0].replace('"k":4', '"k":0', 1), *lines[1:]]
     assert former != lines
     assert trace.read(former)[0] == traces.started(k="auto")

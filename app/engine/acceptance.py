@@ -8,6 +8,7 @@ An acceptor is lossless if the emitted tokens are distributed exactly as the tar
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -15,14 +16,12 @@ from typing import ClassVar
 
 import numpy as np
 
-from app.engine.noise import Purpose, RoundNoise, draw, gumbel_max
-from app.engine.sampling import Floats, Probs, WarpedRows
+from app.engine.noise import Purpose, RoundNoise, draw, gumbel_max, gumbel_sum
+from app.engine.rows import TargetProbs, at, check_shapes, distance, emitted, fit, kept_share, support, total
+from app.engine.sampling import Floats, Probs
 from app.errors import RequestError
 from app.record.limits import LENIENCY, TYPICAL_DELTA, TYPICAL_EPSILON
-
-TINY = np.finfo(np.float32).tiny
-
-TargetProbs = Probs | WarpedRows
+from app.record.trace import Grounds
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +84,13 @@ class Acceptor(ABC):
         """
         return None
 
+    def grounds(
+        self, draft_ids: Sequence[int], draft_probs: Probs, target_probs: Probs, noise: RoundNoise
+    ) -> tuple[Grounds, ...]:
+        """What the rule went by at each of the g judged drafts, besides the coin: for the viewer, and worked out again, so
+        that `__call__` spends no time on it. Arguments as there. () where a rule has nothing to add."""
+        return ()
+
 
 class TokenWise(Acceptor):
     """Acceptors that judge the drafts one by one from the left and stop at the first they refuse."""
@@ -114,11 +120,11 @@ class TokenWise(Acceptor):
         judgements: list[Judgement] = []
         for offset, token in enumerate(draft_ids):
             row = target_probs[offset]
-            threshold = float(self.keep(row, _at(row, token), _at(draft_probs[offset], token))[0])
+            threshold = float(self.keep(row, at(row, token), at(draft_probs[offset], token))[0])
             u = noise.uniform(offset, Purpose.ACCEPT)
             judgements.append(Judgement(u, threshold) if self.coin else Judgement())
             if u >= threshold:
-                rest = self.residual(row, _fit(draft_probs[offset], row.size))
+                rest = self.residual(row, fit(draft_probs[offset], row.size))
                 return _corrected(offset, rest, row, tuple(judgements), noise)
         return from_target(len(draft_ids), target_probs, tuple(judgements), noise)
 
@@ -126,9 +132,9 @@ class TokenWise(Acceptor):
         check_shapes(draft_ids, draft_probs, target_probs)
         worst = 0.0
         for target_row, draft_row in zip(target_probs, draft_probs, strict=False):  # the last target row judges nothing
-            row, q = _support(target_row, draft_row)
+            row, q = support(target_row, draft_row)
             kept = self.proposal(q) * self.keep(row, row, q)
-            worst = max(worst, _distance(_emitted(kept, self.residual(row, q), row, 1.0), row))
+            worst = max(worst, distance(emitted(kept, self.residual(row, q), row, 1.0), row))
         return worst
 
 
@@ -140,7 +146,7 @@ class Rejection(TokenWise):
     lossless = True
 
     def keep(self, target_probs: Probs, p: Floats, q: Floats) -> Floats:
-        return _ratio(p, q)
+        return kept_share(p, q)
 
 
 class Lenient(Rejection):
@@ -149,7 +155,7 @@ class Lenient(Rejection):
     lossless = False
 
     def keep(self, target_probs: Probs, p: Floats, q: Floats) -> Floats:
-        return _ratio(p, LENIENCY * q)
+        return kept_share(p, LENIENCY * q)
 
 
 class Typical(TokenWise):
@@ -159,13 +165,28 @@ class Typical(TokenWise):
     coin = False
 
     def keep(self, target_probs: Probs, p: Floats, q: Floats) -> Floats:
-        some = target_probs[target_probs > 0]
-        entropy = -float(np.sum(some * np.log(some), dtype=np.float64))
-        plausible: Floats = (p > min(TYPICAL_EPSILON, TYPICAL_DELTA * np.exp(-entropy))).astype(np.float32)
+        plausible: Floats = (p > self._bar(self._entropy(target_probs))).astype(np.float32)
         return plausible
 
     def residual(self, target_probs: Probs, draft_probs: Probs) -> Probs:
         return target_probs
+
+    def grounds(
+        self, draft_ids: Sequence[int], draft_probs: Probs, target_probs: Probs, noise: RoundNoise
+    ) -> tuple[Grounds, ...]:
+        entropies = [self._entropy(row) for row in target_probs[: len(draft_ids)]]
+        return tuple(Grounds(entropy=entropy, bar=self._bar(entropy)) for entropy in entropies)
+
+    @staticmethod
+    def _entropy(row: Probs) -> float:
+        """Of the warped row, in nats."""
+        some = row[row > 0]
+        return max(0.0, -float(np.sum(some * np.log(some), dtype=np.float64)))
+
+    @staticmethod
+    def _bar(entropy: float) -> float:
+        """What a draft's p must be above."""
+        return min(TYPICAL_EPSILON, TYPICAL_DELTA * math.exp(-entropy))
 
 
 class Upstream(Rejection):
@@ -193,6 +214,15 @@ class TargetLed(Acceptor):
     def pick(self, probs: Probs, noise: RoundNoise, offset: int) -> int:
         """The target's own token at `offset`, from its warped row [V]."""
 
+    @abstractmethod
+    def ground(self, token: int, row: Probs, noise: RoundNoise, offset: int) -> Grounds:
+        """What a draft `token` was held against at `offset`; row [V]: the target's warped one."""
+
+    def grounds(
+        self, draft_ids: Sequence[int], draft_probs: Probs, target_probs: Probs, noise: RoundNoise
+    ) -> tuple[Grounds, ...]:
+        return tuple(self.ground(token, target_probs[offset], noise, offset) for offset, token in enumerate(draft_ids))
+
     def __call__(
         self, draft_ids: Sequence[int], draft_probs: Probs, target_probs: TargetProbs, noise: RoundNoise
     ) -> Verdict:
@@ -209,7 +239,7 @@ class TargetLed(Acceptor):
     def total_variation(self, draft_ids: Sequence[int], draft_probs: Probs, target_probs: Probs) -> float:
         """Every token is drawn from the target's own row, which its draw normalises: what is left is rounding."""
         check_shapes(draft_ids, draft_probs, target_probs)
-        return max((_distance(row / _sum(row), row) for row in target_probs[: len(draft_ids)]), default=0.0)
+        return max((distance(row / total(row), row) for row in target_probs[: len(draft_ids)]), default=0.0)
 
 
 class Exact(TargetLed):
@@ -221,6 +251,9 @@ class Exact(TargetLed):
     def pick(self, probs: Probs, noise: RoundNoise, offset: int) -> int:
         return draw(probs, noise.uniform(offset, Purpose.FINAL))
 
+    def ground(self, token: int, row: Probs, noise: RoundNoise, offset: int) -> Grounds:
+        return Grounds(own_id=self.pick(row, noise, offset), own_u=noise.uniform(offset, Purpose.FINAL))
+
 
 class Coupled(TargetLed):
     name = "coupled"
@@ -230,6 +263,11 @@ class Coupled(TargetLed):
 
     def pick(self, probs: Probs, noise: RoundNoise, offset: int) -> int:
         return gumbel_max(probs, noise, offset)
+
+    def ground(self, token: int, row: Probs, noise: RoundNoise, offset: int) -> Grounds:
+        own = self.pick(row, noise, offset)
+        sums = [gumbel_sum(row, noise, offset, id_) for id_ in (own, token)]
+        return Grounds(own_id=own, own_sum=sums[0], draft_sum=sums[1])
 
     def propose(self, draft_probs: Probs, noise: RoundNoise, offset: int) -> int:
         return gumbel_max(draft_probs, noise, offset)
@@ -273,12 +311,18 @@ class Block(Acceptor):
         prefixes = self._prefixes(draft_ids, draft_probs, target_probs)
         for prefix, target_row, draft_row in zip(prefixes, target_probs, draft_probs, strict=False):
             if prefix.probability > 0:
-                row, q = _support(target_row, draft_row)
+                row, q = support(target_row, draft_row)
                 scaled = np.float32(prefix.probability) * row
-                kept = q * _ratio(scaled, q)
-                emitted = _emitted(kept, np.maximum(scaled - q, 0), row, prefix.passes) / prefix.probability
-                worst = max(worst, _distance(emitted, row))
+                kept = q * kept_share(scaled, q)
+                spread = emitted(kept, np.maximum(scaled - q, 0), row, prefix.passes) / prefix.probability
+                worst = max(worst, distance(spread, row))
         return worst
+
+    def grounds(
+        self, draft_ids: Sequence[int], draft_probs: Probs, target_probs: Probs, noise: RoundNoise
+    ) -> tuple[Grounds, ...]:
+        prefixes = self._prefixes(draft_ids, draft_probs, target_probs)
+        return tuple(Grounds(prefix_ratio=prefix.probability) for prefix in prefixes[1:])
 
     def _prefixes(self, draft_ids: Sequence[int], draft_probs: Probs, target_probs: TargetProbs) -> list[_Prefix]:
         """The prefixes of length 0 to g; the empty one always passes."""
@@ -289,12 +333,12 @@ class Block(Acceptor):
             if i == g:
                 prefixes.append(_Prefix(probability, probability, row))
                 break
-            q = _fit(draft_probs[i], row.size)
+            q = fit(draft_probs[i], row.size)
             rest = np.maximum(np.float32(probability) * row - q, 0)
-            over = _sum(rest)
+            over = total(rest)
             lost = over + 1 - probability
             prefixes.append(_Prefix(probability, over / lost if i and lost > 0 else 1.0, rest))
-            ratio = _ratio(np.float32(probability) * _at(row, draft_ids[i]), _at(draft_probs[i], draft_ids[i]))
+            ratio = kept_share(np.float32(probability) * at(row, draft_ids[i]), at(draft_probs[i], draft_ids[i]))
             probability = float(ratio[0])
         return prefixes
 
@@ -320,53 +364,7 @@ def find(name: str) -> Acceptor:
     return ACCEPTORS[name]
 
 
-# --- the pieces the rules are made of ---
-
-
-def check_shapes(draft_ids: Sequence[int], draft_probs: Probs, target_probs: TargetProbs) -> None:
-    g = len(draft_ids)
-    assert (draft_probs.ndim, len(draft_probs)) == (2, g), (g, draft_probs.shape)
-    assert (target_probs.ndim, len(target_probs)) == (2, g + 1), (g, target_probs.shape)
-
-
-def _sum(weights: Floats) -> float:
-    return float(weights.sum(dtype=np.float64))
-
-
-def _fit(probs: Probs, size: int) -> Probs:
-    """The row [V'] as [size]: ids it does not know have probability 0."""
-    if probs.size >= size:
-        return probs[:size]
-    return np.concatenate([probs, np.zeros(size - probs.size, probs.dtype)])
-
-
-def _support(target_row: Probs, draft_row: Probs) -> tuple[Probs, Probs]:
-    """Both rows, of equal size, without the ids neither can say: at most settings a handful remain."""
-    draft_row = _fit(draft_row, target_row.size)
-    ids = np.flatnonzero((target_row > 0) | (draft_row > 0))
-    if 2 * ids.size > target_row.size:
-        return target_row, draft_row
-    return target_row[ids], draft_row[ids]
-
-
-def _at(probs: Probs, token: int) -> Probs:
-    """The probability of one token, [1]; 0 beyond the vocabulary."""
-    return probs[token : token + 1] if token < probs.size else np.zeros(1, probs.dtype)
-
-
-def _ratio(p: Floats, q: Floats) -> Floats:
-    """min(1, p / q) element by element; 0 where p = 0, whatever q is."""
-    return p / np.maximum(np.maximum(p, q), TINY)
-
-
-def _emitted(kept: Floats, rest: Floats, row: Probs, passes: float) -> Floats:
-    """The chance of every token [V]: kept as a draft, or else drawn from the rest."""
-    over = _sum(rest)
-    return kept + passes * (1 - _sum(kept)) * (rest / over if over > 0 else row)
-
-
-def _distance(emitted: Floats, row: Floats) -> float:
-    return _sum(np.abs(emitted - row)) / 2
+# --- how a round ends ---
 
 
 def from_target(g: int, target_probs: TargetProbs, judgements: tuple[Judgement, ...], noise: RoundNoise) -> Verdict:

@@ -11,8 +11,9 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from app.engine.acceptance import Acceptor, Judgement, TargetProbs, Verdict, check_shapes, from_target
+from app.engine.acceptance import Acceptor, Judgement, Verdict, from_target
 from app.engine.noise import Purpose, RoundNoise
+from app.engine.rows import TargetProbs, check_shapes
 from app.engine.sampling import Probs, WarpedRows
 from app.errors import ModelError, RequestError
 

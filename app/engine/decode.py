@@ -99,6 +99,7 @@ def decode(
             logits=logits,
             rows=rows,
             acceptor=acceptor,
+            noise=round_noise,
             seconds=Seconds(draft_seconds, verify_seconds, host_seconds),
             finish=finish,
         )

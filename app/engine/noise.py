@@ -159,3 +159,10 @@ def gumbel_max(probs: Floats, noise: RoundNoise, offset: int) -> int:
     """
     ids = np.flatnonzero(probs > 0)
     return int(ids[np.argmax(probs[ids] / noise.exponential(offset, ids))])
+
+
+def gumbel_sum(probs: Floats, noise: RoundNoise, offset: int, token: int) -> float | None:
+    """log p + Gumbel noise of one id: `gumbel_max` is the id of the largest. probs [V]; None where p is 0."""
+    if token >= probs.size or probs[token] <= 0:
+        return None
+    return float(np.log(probs[token]) - np.log(noise.exponential(offset, np.array([token]))[0]))

@@ -13,8 +13,21 @@ from numpy.typing import NDArray
 
 from app.engine.acceptance import Acceptor, Judgement, Verdict
 from app.engine.drafting import Proposal
+from app.engine.noise import RoundNoise
+from app.engine.plain_softmax import PlainSoftmax
+from app.engine.rows import overlap
 from app.engine.sampling import Floats, Ids, Probs, WarpedRows, top_ids
-from app.record.trace import Alternative, Arm, DraftedToken, FinalToken, FinishReason, Provenance, Round, State
+from app.record.trace import (
+    Alternative,
+    Arm,
+    DraftedToken,
+    FinalToken,
+    FinishReason,
+    Grounds,
+    Provenance,
+    Round,
+    State,
+)
 
 NUM_ALTERNATIVES = 5
 
@@ -39,12 +52,15 @@ def record(
     logits: NDArray[np.float32],
     rows: WarpedRows,
     acceptor: Acceptor,
+    noise: RoundNoise,
     seconds: Seconds,
     finish: FinishReason | None,
 ) -> Round:
-    """The event of a round that emitted so many tokens. logits float32 [g + 1, V]; rows: the same warped."""
+    """The event of a round that emitted so many tokens. logits float32 [g + 1, V]; rows: the same warped; noise: what
+    the acceptor was given."""
     target_probs, judged = rows.all(), len(verdict.judgements)
-    drafted = _drafted(proposal, verdict, emitted, logits, target_probs)
+    grounds = acceptor.grounds(proposal.ids[:judged], proposal.probs[:judged], target_probs[: judged + 1], noise)
+    drafted = _drafted(proposal, verdict, emitted, logits, target_probs, grounds)
     return Round(
         index=index,
         arm=arm,
@@ -63,7 +79,12 @@ def record(
 
 
 def _drafted(
-    proposal: Proposal, verdict: Verdict, emitted: int, logits: NDArray[np.float32], target_probs: Probs
+    proposal: Proposal,
+    verdict: Verdict,
+    emitted: int,
+    logits: NDArray[np.float32],
+    target_probs: Probs,
+    grounds: tuple[Grounds, ...],
 ) -> tuple[DraftedToken, ...]:
     """The drafted tokens with their verdicts; those behind an accepted stop token were never judged."""
     draft_alternatives = alternatives(proposal.logits, proposal.probs, NUM_ALTERNATIVES, proposal.kept_ids)
@@ -73,13 +94,27 @@ def _drafted(
     drafted = []
     for i, token in enumerate(proposal.ids):
         state: State = "accepted" if i < accepted else "rejected" if i == accepted and not stopped else "discarded"
-        judgement = Judgement()
-        if i < len(verdict.judgements) and not (stopped and i >= accepted):
-            judgement = verdict.judgements[i]
-        q = float(proposal.probs[i, token])
-        p = float(target_probs[i, token]) if token < target_probs.shape[1] else 0.0
-        coin = (judgement.u, judgement.threshold)
-        drafted.append(DraftedToken(token, state, q, p, *coin, draft_alternatives[i], target_alternatives[i]))
+        was_judged = i < len(verdict.judgements) and not (stopped and i >= accepted)
+        judgement = verdict.judgements[i] if was_judged else Judgement()
+        draft, target = PlainSoftmax(proposal.logits[i], proposal.kept_ids), PlainSoftmax(logits[i])
+        drafted.append(
+            DraftedToken(
+                id=token,
+                state=state,
+                q=float(proposal.probs[i, token]),
+                p=float(target_probs[i, token]) if token < target_probs.shape[1] else 0.0,
+                u=judgement.u,
+                threshold=judgement.threshold,
+                draft_alternatives=draft_alternatives[i],
+                target_alternatives=target_alternatives[i],
+                draft_model_prob=draft.prob(token),
+                target_model_prob=target.prob(token),
+                target_entropy=target.entropy,
+                divergence=draft.divergence(target) if proposal.source == "draft" else None,
+                overlap=overlap(target_probs[i], proposal.probs[i]),
+                grounds=grounds[i] if was_judged and i < len(grounds) else None,
+            )
+        )
     return tuple(drafted)
 
 
@@ -90,9 +125,15 @@ def _final(verdict: Verdict, drafted: int, logits: NDArray[np.float32], target_p
     residual: tuple[Alternative, ...] = ()
     if provenance == "corrected" and verdict.residual is not None:
         residual = residual_alternatives(verdict.residual, target_probs[row], NUM_ALTERNATIVES)
-    p = float(target_probs[row, token])
+    plain = PlainSoftmax(logits[row])
     return FinalToken(
-        token, provenance, p, top_alternatives(logits[row], target_probs[row], NUM_ALTERNATIVES), residual
+        id=token,
+        provenance=provenance,
+        p=float(target_probs[row, token]),
+        alternatives=top_alternatives(logits[row], target_probs[row], NUM_ALTERNATIVES),
+        residual=residual,
+        target_model_prob=plain.prob(token),
+        target_entropy=plain.entropy,
     )
 
 

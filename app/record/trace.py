@@ -7,18 +7,18 @@ so that a trace can be shown without a model.
 
 from __future__ import annotations
 
-import functools
 import json
-import types
-import typing
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from app.errors import TraceError
 from app.record.limits import AUTO, DEFAULT_K, DEFAULT_MAX_TOKENS, K
+from app.record.typed import build
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+READABLE_VERSIONS = (1, 2)
+"""What the versions hold, and how they differ, stands in `app/record/README.md`."""
 MAX_TRACE_BYTES = 64 * 1024 * 1024
 
 Arm = Literal["target", "speculative"]
@@ -81,12 +81,37 @@ class Alternative:
 
 
 @dataclass(frozen=True, slots=True)
+class Grounds:
+    """What an acceptor went by at one judged draft, besides its coin; None is what its rule does not know.
+
+    entropy, bar: `typical`; the entropy (nats) of the target's warped row, and what the draft's p had to be above.
+    prefix_ratio: `block`; p_i = min(1, p_(i-1) p/q), how far the whole prefix up to this draft holds.
+    own_id: `exact` and `coupled`; the token the target drew itself. own_u: `exact`; the uniform it drew by, in [0, 1).
+    own_sum, draft_sum: `coupled`; log p + Gumbel noise of the target's own token and of the draft: the larger one wins.
+    None too where p is 0, and the sum minus infinity.
+    """
+
+    entropy: float | None = None
+    bar: float | None = None
+    prefix_ratio: float | None = None
+    own_id: int | None = None
+    own_u: float | None = None
+    own_sum: float | None = None
+    draft_sum: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class DraftedToken:
     """A token the draft proposed, and its verdict.
 
     q and p: its warped probability in the draft and the target. u: the coin, uniform in [0, 1); threshold: what
     u was held against (min(1, p/q) for `rejection`); both None where the acceptor flips no coin for it or
     never judged it. The alternatives are those of the draft and of the target at this position.
+
+    draft_model_prob, target_model_prob: its probability in each model's plain softmax, before the warp. target_entropy:
+    of the target's plain softmax here, nats. divergence: KL of the draft's plain softmax from the target's, Σ q log(q/p),
+    nats; None for a looked-up token. overlap: Σ min(p, q) of the warped rows, the chance that `rejection` keeps a draft
+    drawn here. grounds: what the acceptor went by. All six are None in a trace of version 1.
     """
 
     id: int
@@ -97,6 +122,12 @@ class DraftedToken:
     threshold: float | None
     draft_alternatives: tuple[Alternative, ...]
     target_alternatives: tuple[Alternative, ...]
+    draft_model_prob: float | None = None
+    target_model_prob: float | None = None
+    target_entropy: float | None = None
+    divergence: float | None = None
+    overlap: float | None = None
+    grounds: Grounds | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +136,7 @@ class FinalToken:
 
     p: its warped target probability. residual: the distribution a corrected token was drawn from (top entries,
     most likely first; `model_prob` is there the target's warped p, `warped_prob` the residual's), empty otherwise.
+    target_model_prob, target_entropy: as of a drafted token; None in a trace of version 1.
     """
 
     id: int
@@ -112,6 +144,8 @@ class FinalToken:
     p: float
     alternatives: tuple[Alternative, ...]
     residual: tuple[Alternative, ...] = ()
+    target_model_prob: float | None = None
+    target_entropy: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,7 +233,7 @@ _EVENTS: dict[str, type[Event]] = {
 }
 _NAMES = {kind: name for name, kind in _EVENTS.items()}
 _FORMER_AUTO = 0
-"""How a request said auto before it had a name."""
+"""How a request of version 1 said auto before it had a name."""
 
 
 def piece_text(piece: bytes) -> str:
@@ -233,15 +267,23 @@ def loads(line: str) -> Event:
         raise TraceError(
             "This trace has a line that is no event of a run; choose a .jsonl file exported by this playground."
         )
-    if kind is RunStarted and data.get("schema_version") != SCHEMA_VERSION:
-        raise TraceError(
-            f"This trace has schema version {data.get('schema_version')!r}, this playground reads {SCHEMA_VERSION}; "
-            "replay it with the version that wrote it."
-        )
-    if kind is RunStarted and isinstance(data.get("request"), dict) and data["request"].get("k") == _FORMER_AUTO:
-        data["request"]["k"] = AUTO
-    event: Event = _build(kind, data, kind.__name__)
+    if kind is RunStarted:
+        _upgrade(data)
+    event: Event = build(kind, data, kind.__name__)
     return event
+
+
+def _upgrade(data: dict[str, Any]) -> None:
+    """Make a run's start of any readable version one of this version: what it did not record keeps its default."""
+    if data.get("schema_version") not in READABLE_VERSIONS:
+        raise TraceError(
+            f"This trace has schema version {data.get('schema_version')!r}, this playground reads "
+            f"{' and '.join(map(str, READABLE_VERSIONS))}; replay it with the version that wrote it."
+        )
+    request = data.get("request")
+    if data["schema_version"] == 1 and isinstance(request, dict) and request.get("k") == _FORMER_AUTO:
+        request["k"] = AUTO
+    data["schema_version"] = SCHEMA_VERSION
 
 
 def read(lines: Iterable[str]) -> Trace:
@@ -280,6 +322,7 @@ def write(trace: Iterable[Event]) -> Iterator[str]:
 def mentioned_ids(round_: Round) -> set[int]:
     """Every token id the round names, alternatives included."""
     ids = {token.id for token in round_.drafted}
+    ids |= {grounds.own_id for token in round_.drafted if (grounds := token.grounds) and grounds.own_id is not None}
     groups = [
         alternatives
         for token in round_.drafted
@@ -294,63 +337,3 @@ def mentioned_ids(round_: Round) -> set[int]:
 def rounds(trace: Iterable[Event], arm: Arm) -> list[Round]:
     """The rounds of one arm, in order."""
     return [event for event in trace if isinstance(event, Round) and event.arm == arm]
-
-
-# --- reading typed values back: the annotations above are the schema ---
-
-
-# Resolving annotations takes longer than reading a file: a trace has thousands of alternatives.
-_hints = functools.cache(typing.get_type_hints)
-
-
-def _build(kind: Any, data: Any, where: str) -> Any:
-    if not isinstance(data, dict):
-        raise _mismatch(where)
-    hints = _hints(kind)
-    names = {f.name for f in fields(kind)}
-    if set(data) - names:
-        raise TraceError(
-            f"This trace has an unknown field {sorted(set(data) - names)[0]!r} in {where}; it was not written by this version."
-        )
-    try:
-        return kind(**{name: _value(hints[name], value, f"{where}.{name}") for name, value in data.items()})
-    except TypeError:
-        raise _mismatch(where) from None
-
-
-def _value(hint: Any, value: Any, where: str) -> Any:
-    origin, args = typing.get_origin(hint), typing.get_args(hint)
-    if origin is Literal:
-        ok = value in args
-    elif origin in (types.UnionType, typing.Union):  # `Literal[...] | None` is of the second kind
-        if value is None and type(None) in args:
-            return None
-        kinds = [kind for kind in args if kind is not type(None)]
-        return _value(kinds[0] if type(value) is kinds[0] else kinds[-1], value, where)
-    elif origin is tuple:
-        if not isinstance(value, list):
-            raise _mismatch(where)
-        return tuple(_value(args[0], item, where) for item in value)
-    elif origin is dict:
-        if not isinstance(value, dict):
-            raise _mismatch(where)
-        key: Callable[[str], Any] = int if args[0] is int else str
-        try:
-            return {key(name): _value(args[1], item, where) for name, item in value.items()}
-        except ValueError:
-            raise _mismatch(where) from None
-    elif is_dataclass(hint):
-        return _build(hint, value, where)
-    elif hint is float:
-        ok, value = isinstance(value, int | float) and not isinstance(value, bool), value
-    elif hint is int:
-        ok = isinstance(value, int) and not isinstance(value, bool)
-    else:
-        ok = isinstance(value, hint)
-    if not ok:
-        raise _mismatch(where)
-    return value
-
-
-def _mismatch(where: str) -> TraceError:
-    return TraceError(f"This trace has a wrong value at {where}; it was changed or cut off, so export it again.")
