@@ -12,7 +12,7 @@ import pytest
 from app.neuron.catalogue import CORE_BYTES, INSTANCES, MODELS, ModelConfig
 from app.neuron.monitor import CoreUse, MemoryMonitor, MemoryReading, parse_report
 from app.neuron.plan import plan
-from app.ui import hardware
+from app.ui import hardware, plan_view
 
 FIXTURE = Path(__file__).parent / "neuron" / "fixtures" / "neuron_monitor_trn1_32xlarge.jsonl"
 
@@ -61,7 +61,7 @@ def test_the_published_example_is_shown() -> None:
 def test_a_bar_for_each_core_and_its_parts_to_scale(instance: str) -> None:
     result = plan(instance, "llama-3.2-3b", "llama-3.2-1b", target_tp=2)
     assert result.per_core is not None
-    markup = hardware.plan_html(result)
+    markup = plan_view.plan_html(result)
     assert markup.count('class="core"') == 2
     assert markup.count('class="core idle"') == INSTANCES[instance].num_cores - 2
     drawn = heights(markup)
@@ -70,7 +70,7 @@ def test_a_bar_for_each_core_and_its_parts_to_scale(instance: str) -> None:
 
 
 def test_what_does_not_fit_rises_above_the_line() -> None:
-    markup = hardware.plan_html(plan("trn1.32xlarge", "llama-2-70b", "llama-2-7b", "f32", target_tp=16))
+    markup = plan_view.plan_html(plan("trn1.32xlarge", "llama-2-70b", "llama-2-7b", "f32", target_tp=16))
     limit = float(re.findall(r'class="limit" style="bottom:([\d.]+)%', markup)[0])
     assert limit < 99
     assert sum(heights(markup)) / 16 == pytest.approx(100, abs=0.1)
@@ -104,10 +104,10 @@ def test_a_visitor_cannot_name_a_file(tmp_path: Path) -> None:
 def test_names_are_text() -> None:
     evil = ModelConfig("<script>alert(1)</script>", 32000, 4096, 32, 32, 32, 11008, 4096)
     for markup in (
-        hardware.plan_html(plan("trn1.32xlarge", evil, evil)),
-        hardware.plan_html(plan("inf2.xlarge", evil, MODELS["llama-3-8b"])),
-        hardware.error_html("<script>alert(1)</script>"),
-        hardware.memory_html(MemoryReading(1, note="<script>alert(1)</script>")),
+        plan_view.plan_html(plan("trn1.32xlarge", evil, evil)),
+        plan_view.plan_html(plan("inf2.xlarge", evil, MODELS["llama-3-8b"])),
+        plan_view.error_html("<script>alert(1)</script>"),
+        plan_view.memory_html(MemoryReading(1, note="<script>alert(1)</script>")),
     ):
         assert "<script" not in markup
         assert "<script>alert(1)</script>" in text(markup)
@@ -116,14 +116,14 @@ def test_names_are_text() -> None:
 def test_live_memory_on_a_neuron_machine() -> None:
     reading = parse_report(FIXTURE.read_text(), 4242).reading
     assert reading is not None
-    markup = hardware.memory_html(reading)
+    markup = plan_view.memory_html(reading)
     assert markup.count('class="core"') == 32
     assert "179.3 GB on 32 NeuronCores" in text(markup)
     assert "core 31, the fullest: 5.6 GB of 17.2 GB" in text(markup)
 
 
 def test_live_memory_elsewhere() -> None:
-    shown = text(hardware.memory_html(MemoryReading(412 * 10**6, note="neuron-monitor is not installed here.")))
+    shown = text(plan_view.memory_html(MemoryReading(412 * 10**6, note="neuron-monitor is not installed here.")))
     assert "Memory of this process" in shown
     assert "0.4 GB" in shown
     assert "not installed here" in shown
@@ -132,18 +132,18 @@ def test_live_memory_elsewhere() -> None:
 
 def test_small_uses_are_in_megabytes() -> None:
     reading = MemoryReading(33_554_432, (CoreUse(0, model_code=33_554_432),), on_device=True)
-    assert "34 MB" in text(hardware.memory_html(reading))
+    assert "34 MB" in text(plan_view.memory_html(reading))
 
 
 def test_what_no_core_is_told_to_hold_is_shown() -> None:
-    total_alone = text(hardware.memory_html(MemoryReading(7 * 10**9, on_device=True)))
+    total_alone = text(plan_view.memory_html(MemoryReading(7 * 10**9, on_device=True)))
     assert "7.0 GB, 7.0 GB of it not told core by core" in total_alone
     assert "Device memory" in total_alone
     new_purpose = MemoryReading(7 * 10**9, (CoreUse(0, tensors=10**9, other=2 * 10**9),), on_device=True)
-    shown = text(hardware.memory_html(new_purpose))
+    shown = text(plan_view.memory_html(new_purpose))
     assert "7.0 GB on 1 NeuronCores, 4.0 GB of it not told core by core" in shown
     assert "other 2.0 GB" in shown
-    assert "other" not in text(hardware.memory_html(MemoryReading(1, (CoreUse(0, tensors=1),), on_device=True)))
+    assert "other" not in text(plan_view.memory_html(MemoryReading(1, (CoreUse(0, tensors=1),), on_device=True)))
 
 
 def test_trainium2_is_planned_for_nxd_inference() -> None:

@@ -15,6 +15,7 @@ from starlette.types import Receive, Scope, Send
 from app.record import metrics, trace
 from app.ui import page
 from app.ui.first_script import FirstScript
+from app.ui.knobs import request_of
 from tests.support.pages import served, toy_session
 
 
@@ -48,11 +49,18 @@ def test_run_takes_every_knob(client: Client) -> None:
     assert ids[0] == ids[1]
 
 
+def test_run_takes_auto_by_name(client: Client) -> None:
+    (start, *_) = trace.read(lines(client.submit("Hi", k="auto", max_tokens=8, api_name="/run")))
+    assert isinstance(start, trace.RunStarted)
+    assert start.request.k == "auto"
+
+
 @pytest.mark.parametrize(
     ("knobs", "words"),
     [
         ({"prompt": " "}, "prompt is empty"),
         ({"prompt": "Hi", "k": 99}, "window k is 99"),
+        ({"prompt": "Hi", "k": "some"}, "'some' is no window"),
         ({"prompt": "Hi", "temperature": -1}, "temperature"),
         ({"prompt": "Hi", "acceptor": "nobody"}, "no acceptor 'nobody'"),
         ({"prompt": "Hi", "arms": "three"}, "no arm 'three'"),
@@ -89,7 +97,7 @@ def test_only_the_documented_endpoints_are_public(client: Client) -> None:
 
 
 def test_sliders_give_whole_numbers_and_an_emptied_seed_is_zero() -> None:
-    request = page._request("Hi", 4.0, 64.0, 0, 1, 20.0, None, "rejection", "draft", "both", "", True)
+    request = request_of("Hi", 4.0, 64.0, 0, 1, 20.0, None, "rejection", "draft", "both", "", True)
     assert (request.k, request.max_tokens, request.sampling.top_k, request.sampling.seed) == (4, 64, 20, 0)
     assert isinstance(request.k, int)
 

@@ -7,7 +7,7 @@ import pytest
 from app.record import metrics, theory, trace
 from app.record.metrics import DEFINITIONS
 from app.record.trace import RunFinished, RunStarted, Trace
-from app.ui import about, page
+from app.ui import about, recordings
 from app.ui.assets import REPLAYS
 
 FILES = sorted(REPLAYS.glob("*.jsonl"))
@@ -43,7 +43,7 @@ def test_they_show_one_text_the_coins_and_a_lossy_rule() -> None:
 
 
 def test_the_page_names_them_by_what_was_asked() -> None:
-    names = {each["name"]: each["label"] for each in page._recordings()}
+    names = {each["name"]: each["label"] for each in recordings.recordings()}
     for path in FILES:
         started = recorded(path.stem)[0]
         assert isinstance(started, RunStarted)

@@ -7,16 +7,13 @@ import platform
 import sys
 from collections.abc import Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING
 
 from markdown_it import MarkdownIt
 
 from app.record.metrics import DEFINITIONS
 from app.record.trace import Event, Round, TokenTexts, rounds
 from app.ui.render import label
-
-if TYPE_CHECKING:
-    from app.ui.page import Session
+from app.ui.session import Session
 
 _SOURCES = (
     ("Leviathan, Kalman, Matias 2023", "Fast inference from transformers via speculative decoding", "arXiv 2211.17192"),

@@ -10,23 +10,95 @@ FOLDER = Path(__file__).resolve().parents[2] / "assets"
 WEB = FOLDER / "web"
 REPLAYS = FOLDER / "replays"
 
+# Each script takes what it uses from those before it.
+VIEW_SCRIPTS = (
+    "run.js",
+    "store.js",
+    "format.js",
+    "elements.js",
+    "shelf.js",
+    "terms.js",
+    "headline.js",
+    "race.js",
+    "legend.js",
+    "pane.js",
+    "token_facts.js",
+    "card.js",
+    "figures.js",
+    "tpot_plot.js",
+    "files.js",
+    "view.js",
+    "minimap.js",
+    "rounds.js",
+)
+"""What draws a run, in the page and in an exported file."""
+PAGE_SCRIPTS = (*VIEW_SCRIPTS, "header.js", "page.js")
+FILE_SCRIPTS = (*VIEW_SCRIPTS, "file.js")
+FIRST_SCRIPT = "frame_throttle.js"
+"""What has to run before Gradio's own scripts."""
 
-def script() -> str:
-    """The page's scripts in one piece."""
-    names = ("trace.js", "tokens.js", "playground.js", "rounds.js", "tune.js")
-    return "\n".join((WEB / name).read_text(encoding="utf-8") for name in names)
+VIEW_STYLES = (
+    "palette.css",
+    "base.css",
+    "headline.css",
+    "message.css",
+    "tokens.css",
+    "legend.css",
+    "panes.css",
+    "race.css",
+    "tools.css",
+    "plot.css",
+    "card.css",
+    "rounds.css",
+)
+PAGE_STYLES = (*VIEW_STYLES, "about.css", "tune.css", "hardware.css", "masthead.css", "frame.css", "print.css")
+FILE_STYLES = (*VIEW_STYLES, "file.css", "print.css")
+
+
+def page_script() -> str:
+    """The scripts of the page, in one piece."""
+    return _joined(PAGE_SCRIPTS)
+
+
+def page_style() -> str:
+    return _joined(PAGE_STYLES)
+
+
+def file_script() -> str:
+    """The scripts of an exported file, in one piece."""
+    return _joined(FILE_SCRIPTS)
+
+
+def file_style() -> str:
+    return _joined(FILE_STYLES)
 
 
 def first_script() -> str:
-    """What has to run before Gradio's own scripts."""
-    return (WEB / "frame_throttle.js").read_text(encoding="utf-8")
+    return _joined((FIRST_SCRIPT,))
 
 
-def style() -> str:
-    """The page's styles."""
-    return (WEB / "playground.css").read_text(encoding="utf-8")
+def model_card() -> str:
+    """The embedded draft's, as Markdown; empty where there is none."""
+    card = FOLDER / "draft" / "README.md"
+    return card.read_text(encoding="utf-8") if card.exists() else ""
+
+
+def plotly() -> Path:
+    """Plotly's own script, as its package brings it."""
+    import plotly  # type: ignore[import-untyped]
+
+    return Path(plotly.__file__).parent / "package_data" / "plotly.min.js"
+
+
+def plotly_address() -> str:
+    """Where the page's scripts fetch it from."""
+    return f"gradio_api/file={plotly()}"
 
 
 def json_for_html(value: Any) -> str:
     """JSON that can stand inside a script element: ASCII, and no `<` that could end it."""
     return json.dumps(value, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
+
+
+def _joined(names: tuple[str, ...]) -> str:
+    return "\n".join((WEB / name).read_text(encoding="utf-8") for name in names)

@@ -5,24 +5,15 @@ from __future__ import annotations
 import html
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import gradio as gr
 
 from app.errors import PlaygroundError
 from app.ui.live import Line
+from app.ui.session import Session
 
 _LOG = logging.getLogger(__name__)
-
-
-class Session(Protocol):
-    """What the chooser needs of a session."""
-
-    @property
-    def pairs(self) -> tuple[str, ...]: ...
-    @property
-    def chosen(self) -> str: ...
-    def switch(self, name: str) -> None: ...
 
 
 def build(session: Session) -> tuple[gr.Dropdown, gr.HTML]:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from app.record.metrics import DEFINITIONS
 from app.record.trace import Event, RunStarted
-from app.ui.assets import json_for_html, script, style
+from app.ui.assets import file_script, file_style, json_for_html
 from app.ui.render import items
 
 
@@ -25,7 +25,7 @@ def export_html(trace: Iterable[Event]) -> str:
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta http-equiv="Content-Security-Policy" content="default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:">
 <title>{html.escape(title)}</title>
-<style>{style()}</style>
+<style>{file_style()}</style>
 </head>
 <body class="pg-file">
 <main>
@@ -35,7 +35,7 @@ def export_html(trace: Iterable[Event]) -> str:
 <div id="pg-rounds"></div>
 </main>
 <script type="application/json" id="pg-trace">{json_for_html(items(content))}</script>
-<script>{script()}</script>
+<script>{file_script()}</script>
 <script>Playground.openFile({json_for_html(DEFINITIONS)});</script>
 </body>
 </html>

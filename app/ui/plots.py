@@ -11,16 +11,11 @@ from app.record.metrics import ArmMetrics, Metrics
 from app.record.sweep import Sweep
 from app.record.theory import PUBLISHED, predicted_speedup
 from app.record.trace import ARMS, Arm
+from app.ui.palette import LIGHT
 
 NAMES: dict[Arm, str] = {"target": "target only", "speculative": "speculative"}
 # Where there is no style sheet to ask; in the page the script puts the palette of the moment in their place.
-COLOURS: dict[str, str] = {
-    "target": "#66717c",
-    "accepted": "#00785a",
-    "muted": "#8b949c",
-    "corrected": "#b23f00",
-    "bonus": "#1d4fd8",
-}
+COLOURS = LIGHT
 _COLOUR_OF: dict[Arm, str] = {"target": "target", "speculative": "accepted"}
 
 

@@ -11,7 +11,8 @@ from contextlib import suppress
 from app.errors import PlaygroundError, RequestError
 from app.record.trace import Request, Trace
 from app.ui.assets import FOLDER
-from app.ui.page import Session, build_page, launch_options
+from app.ui.page import build_page, launch_options
+from app.ui.session import Session
 
 
 def check_port(host: str, port: int) -> None:

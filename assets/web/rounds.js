@@ -1,15 +1,13 @@
 /* The Rounds tab: every window as it was drafted, judged and paid for, and what a finished trace says of others. */
 (() => {
-  const Playground = window.Playground;
-  const { bar, format, h, roundAt, store, term } = Playground;
+  const Playground = (globalThis.Playground ??= {});
+  const { Minimap, bar, format, h, roundAt, term } = Playground;
 
   const SIGNS = { accepted: "✓", rejected: "✕", discarded: "·" };
-  const ROW = 14; // pixels of a line of the minimap
   const PARTS = ["draft", "verify", "host"];
 
   /** A round as a row: the token known before it, the drafts with their verdicts, the target's own token, the time. */
-  const row = (round, known, slowest) => {
-    const { run } = store;
+  const row = (run, round, known, slowest) => {
     const box = (id, kind, sign, title) => h("span", { class: `box k-${kind}`, title }, h("code", {}, run.label(id)), sign && h("i", { "aria-label": kind }, sign));
     const start = known ? box(known.id, "known", null, "known before the round") : h("span", { class: "box k-known" }, "the prompt");
     const boxes = h("div", { class: "boxes" }, start);
@@ -26,67 +24,9 @@
     return h("li", { class: "round", "data-round": round.index, tabindex: "-1" }, h("span", { class: "round-index" }, String(round.index)), boxes, h("span", { class: "round-count" }, `${round.tokens.length}`), times, h("span", { class: "round-time" }, `${format.ms(total)} ms`));
   };
 
-  /** The whole answer in small: a mark for each token, as wide as its text; the round shown is framed. */
-  class Minimap {
-    constructor(pick) {
-      this.element = h("canvas", { class: "minimap", role: "img", "aria-label": "The whole answer, a mark for each token", title: "The whole answer: click to go there", onclick: (event) => this.#click(event) });
-      this.pick = pick;
-      this.spots = [];
-    }
-
-    #click({ offsetX, offsetY }) {
-      const line = this.spots.filter((spot) => Math.abs(spot.y + ROW / 2 - offsetY) <= ROW / 2);
-      const spot = line.find(({ x, wide }) => offsetX < x + wide) ?? line.at(-1);
-      if (spot) this.pick(spot.token.round.index);
-    }
-
-    /** Where each token's mark lies; lines break where they are full and where the text breaks. */
-    #lay(tokens, width) {
-      const letters = tokens.reduce((sum, token) => sum + Math.max(1, token.text.length), 0);
-      const letter = Math.min(6, Math.max(1.5, (8 * width) / letters));
-      let x = 0;
-      let y = 0;
-      this.spots = tokens.map((token) => {
-        const wide = Math.max(1, token.special ? 2 : token.text.trimEnd().length) * letter;
-        if (x > 0 && x + wide > width) [x, y] = [0, y + ROW];
-        const spot = { token, x, y, wide };
-        x += wide + 1;
-        if (token.text.includes("\n")) [x, y] = [0, y + ROW];
-        return spot;
-      });
-      return (this.spots.at(-1)?.y ?? 0) + ROW;
-    }
-
-    update(arm, shown) {
-      const { element } = this;
-      const width = element.clientWidth;
-      if (!width) return;
-      const ratio = window.devicePixelRatio || 1;
-      const height = this.#lay(arm.tokens, width);
-      element.style.height = `${height}px`;
-      element.width = Math.round(width * ratio);
-      element.height = Math.round(height * ratio);
-      const paint = element.getContext("2d");
-      paint.scale(ratio, ratio);
-      const style = getComputedStyle(element);
-      const colour = Object.fromEntries(["accepted", "corrected", "bonus", "target", "ink"].map((name) => [name, style.getPropertyValue(`--${name}`).trim()]));
-      for (const { token, x, y, wide } of this.spots) {
-        paint.globalAlpha = token.round.index <= shown.index ? 1 : 0.3;
-        paint.fillStyle = colour[token.kind];
-        const short = token.kind === "corrected" || token.kind === "target" ? 3 : 0;
-        paint.fillRect(x, y + 3 + short, wide, ROW - 6 - short);
-        if (token.round === shown) {
-          paint.globalAlpha = 1;
-          paint.fillStyle = colour.ink;
-          paint.fillRect(x, y + ROW - 2, wide + 1, 2);
-          paint.fillRect(x, y, wide + 1, 2);
-        }
-      }
-    }
-  }
-
   class Rounds {
-    constructor(visible) {
+    constructor(store, visible) {
+      this.store = store;
       this.visible = visible;
       this.list = h("ol", { class: "round-list", "aria-label": "Rounds of the speculative arm", tabindex: "0", onclick: (event) => this.#pick(event), onkeydown: (event) => this.#arrow(event) });
       this.where = h("output", { class: "round-where" });
@@ -112,8 +52,8 @@
       this.body = h("div", { class: "rounds-body" }, this.scrubber, this.panels, this.again, h("div", { class: "round-head" }, h("span", {}, "round"), h("span", {}, "known token, drafts with their verdicts, the target's own"), h("span", { title: "tokens emitted" }, "gave"), key), this.list);
       this.element = h("div", { class: "pg pg-rounds" }, this.empty, this.body);
       this.drawn = 0;
-      store.on("run", () => this.#reset());
-      store.on("items time state", () => this.#wake());
+      this.store.on("run", () => this.#reset());
+      this.store.on("items time state", () => this.#wake());
       // While its tab is hidden it draws nothing; it catches up when it is seen.
       new IntersectionObserver((entries) => {
         this.visible = entries.at(-1).isIntersecting;
@@ -125,7 +65,7 @@
     }
 
     get arm() {
-      return store.run.arms.speculative;
+      return this.store.run.arms.speculative;
     }
 
     #reset() {
@@ -143,7 +83,7 @@
       if (!this.visible || !rounds.length) return;
       this.#grow(rounds);
       this.#scrub(rounds);
-      if (store.run.analysis && this.analysed !== store.run) this.#analyse();
+      if (this.store.run.analysis && this.analysed !== this.store.run) this.#analyse();
     }
 
     #grow(rounds) {
@@ -152,7 +92,7 @@
         const times = rounds.map((round) => round.clock - round.since).sort((a, b) => a - b);
         const slowest = 1.25 * times[Math.floor((times.length - 1) * 0.9)];
         const fragment = document.createDocumentFragment();
-        for (const round of rounds.slice(this.drawn)) fragment.append(row(round, rounds[round.index - 1]?.tokens.at(-1), slowest));
+        for (const round of rounds.slice(this.drawn)) fragment.append(row(this.store.run, round, rounds[round.index - 1]?.tokens.at(-1), slowest));
         this.list.append(fragment);
         this.drawn = rounds.length;
       }
@@ -162,9 +102,9 @@
     }
 
     #scrub(rounds) {
-      const shown = roundAt(this.arm, store.time) ?? rounds[0];
+      const shown = roundAt(this.arm, this.store.time) ?? rounds[0];
       this.slider.max = String(rounds.length - 1);
-      this.slider.disabled = store.live;
+      this.slider.disabled = this.store.live;
       if (document.activeElement !== this.slider || Number(this.slider.value) !== shown.index) this.slider.value = String(shown.index);
       this.where.textContent = `round ${shown.index} of ${rounds.length - 1}`;
       const text = this.arm.tokens.slice(0, shown.figures.tokens).map((token) => (token.special ? "" : token.text)).join("");
@@ -175,15 +115,15 @@
       this.list.querySelector(".shown")?.classList.remove("shown");
       const element = this.list.children[shown.index];
       element?.classList.add("shown");
-      if (element && !store.live && store.time !== Infinity) this.list.scrollTop = element.offsetTop - this.list.offsetTop - this.list.clientHeight / 2;
+      if (element && !this.store.live && this.store.time !== Infinity) this.list.scrollTop = element.offsetTop - this.list.offsetTop - this.list.clientHeight / 2;
     }
 
     #seek(index) {
       const round = this.arm.rounds[Math.max(0, Math.min(index, this.arm.rounds.length - 1))];
-      if (!round || store.live) return;
-      store.pause();
+      if (!round || this.store.live) return;
+      this.store.pause();
       // The last round is the whole answer; any other, the moment it ended.
-      store.seek(round.index === this.arm.rounds.length - 1 ? Infinity : round.clock);
+      this.store.seek(round.index === this.arm.rounds.length - 1 ? Infinity : round.clock);
     }
 
     #pick(event) {
@@ -199,8 +139,8 @@
     }
 
     #analyse() {
-      this.analysed = store.run;
-      const { kinds, counterfactuals, what_if: windows } = store.run.analysis;
+      this.analysed = this.store.run;
+      const { kinds, counterfactuals, what_if: windows } = this.store.run.analysis;
       this.kinds.replaceChildren(...kinds.map(({ kind, accepted, judged }) => h("div", { class: "bar-row" }, h("span", {}, kind), bar(accepted / judged, "accepted"), h("b", {}, `${accepted} of ${judged}`))));
       const widest = Math.max(1, ...windows.map((other) => other.expected_length));
       this.windows.replaceChildren(...windows.map((other) => h("div", { class: "bar-row wide" }, h("span", {}, `k = ${other.k}`), bar(other.expected_length / widest, "bonus"), h("b", {}, `${format.number(other.expected_length)}${other.tpot_s === null ? "" : ` · ${format.ms(other.tpot_s)} ms`}`))));
@@ -212,7 +152,7 @@
     /** Where another acceptor would have cut each round, to the nearest draft. */
     #cut() {
       for (const old of this.list.querySelectorAll(".cut")) old.remove();
-      const other = store.run.analysis?.counterfactuals[this.rule.value];
+      const other = this.store.run.analysis?.counterfactuals[this.rule.value];
       this.ruleText.textContent = other && this.rule.value !== "" ? `${other.description} ${format.number(other.expected_length)} tokens a pass, against ${format.number(this.arm.rounds.at(-1).figures.mean_acceptance_length)} in this run.` : "";
       if (!other || this.rule.value === "") return;
       const drafting = this.arm.rounds.filter((round) => round.drafted.length);
@@ -226,8 +166,5 @@
   }
 
   /** visible: drawn at once, and not only when it comes into view. */
-  Playground.mountRounds = (element, visible = false) => {
-    const rounds = new Rounds(visible);
-    element.replaceChildren(rounds.element);
-  };
+  Playground.mountRounds = (element, store = Playground.store, visible = false) => element.replaceChildren(new Rounds(store, visible).element);
 })();

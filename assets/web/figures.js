@@ -1,10 +1,11 @@
 /* Figures that come whole from app/ui/plots.py: drawn in the page's colours of the moment, and again when they change. */
 (() => {
-  const Playground = window.Playground;
+  const Playground = (globalThis.Playground ??= {});
   const { h } = Playground;
 
+  let loading = null;
   /** Plotly is large: it is fetched when there is a first figure to draw. Resolves where it cannot be had, too. */
-  const plotly = (url) => (Playground.plotly ??= new Promise((resolve) => {
+  const plotly = (url) => (loading ??= new Promise((resolve) => {
     if (window.Plotly) return resolve();
     document.head.append(h("script", { src: url, onload: resolve, onerror: resolve }));
   }));
@@ -23,6 +24,7 @@
     layout.hoverlabel = { bgcolor: colour("panel"), bordercolor: colour("line"), font: { color: colour("ink") } };
     return [data, layout, config];
   };
+
 
   /** Mounts a component whose value is a list of {title, note, figure}. */
   Playground.mountFigures = (element, props, watch) => {
@@ -48,4 +50,6 @@
     new MutationObserver(draw).observe(document.body, { attributeFilter: ["class"] });
     draw();
   };
+
+  Object.assign(Playground, { dressed, plotly });
 })();

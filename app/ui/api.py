@@ -1,0 +1,96 @@
+"""Endpoints for programs: /run, /pairs, /export."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+from typing import Any
+
+import gradio as gr
+from gradio.events import api
+
+from app.errors import PlaygroundError
+from app.record import trace
+from app.record.trace import ModelCard
+from app.ui.export import export_html
+from app.ui.knobs import request_of
+from app.ui.live import Line
+from app.ui.recordings import read_trace
+from app.ui.session import Session
+
+
+def build(session: Session, line: Line) -> None:
+    """Put the endpoints into the Blocks context it is called in. Their signatures are what programs see."""
+
+    def run(
+        prompt: str,
+        k: int | str = session.default_k,
+        max_tokens: int = 128,
+        temperature: float = 0.0,
+        top_p: float = 1.0,
+        top_k: int = 0,
+        seed: int = 0,
+        acceptor: str = session.acceptors[0].name,
+        drafter: str = session.drafters[0],
+        arms: str = "both",
+        system: str = "",
+        chat_template: bool = True,
+    ) -> Iterator[str]:
+        """Run one prompt. Streams the events of the run, each a line of JSON as in a trace file. k: a window, or "auto"."""
+        # The session refuses arms it does not know: a program may send anything.
+        knobs = (k, max_tokens, temperature, top_p, top_k, seed, acceptor, drafter, arms, system, chat_template)
+        with line.turn():
+            try:
+                request = request_of(prompt, *knobs)  # type: ignore[arg-type]
+                with closing(session.run(request)) as events:
+                    yield from map(trace.dumps, events)
+            except PlaygroundError as error:
+                raise gr.Error(str(error), print_exception=False) from None
+
+    def pairs() -> list[dict[str, Any]]:
+        """What is loaded: the pair, its models, windows and acceptors."""
+        return [describe(session)]
+
+    def export(trace_lines: str) -> str:
+        """A trace (the lines of its file) as one self-contained HTML page."""
+        try:
+            return export_html(read_trace(trace_lines))
+        except PlaygroundError as error:
+            raise gr.Error(str(error), print_exception=False) from None
+
+    api(run, api_name="run", concurrency_limit=None)
+    api(pairs, api_name="pairs", queue=False)
+    api(export, api_name="export")
+
+
+def describe(session: Session) -> dict[str, Any]:
+    """The loaded pair as JSON types; sizes in bytes."""
+
+    def model(card: ModelCard) -> dict[str, Any]:
+        return {
+            "name": card.name,
+            "num_parameters": card.num_parameters,
+            "dtype": card.dtype,
+            "memory": card.memory,
+            "vocab_size": card.vocab_size,
+            "n_positions": card.n_positions,
+        }
+
+    return {
+        "pair": session.pair,
+        "backend": session.backend,
+        "device": session.device,
+        "target": model(session.target),
+        "draft": None if session.draft is None else model(session.draft),
+        "windows": None if session.windows is None else list(session.windows),
+        "max_k": session.max_k,
+        "default_k": session.default_k,
+        "bit_identical": session.bit_identical,
+        "acceptors": [
+            {"name": each.name, "description": each.description, "lossless": each.lossless, "same_text": each.same_text}
+            for each in session.acceptors
+        ],
+        "drafters": list(session.drafters),
+        "listed": list(session.pairs),
+        "process_memory": session.memory(),
+    }

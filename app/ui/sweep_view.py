@@ -1,0 +1,169 @@
+"""A sweep of the window, what one run tells of smaller windows, and a projection to Trainium. Pure: escaped HTML and figures."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Sequence
+from typing import Any
+
+from app.errors import TraceError
+from app.record import theory
+from app.record.metrics import Metrics
+from app.record.sweep import Step, Sweep, sentences
+from app.record.trace import Trace
+from app.ui import plots
+
+
+def progress_html(step: Step, stopped: bool = False) -> str:
+    """A bar, and what is being measured."""
+    if stopped:
+        words = f"Stopped after {step.done} of {step.total} runs."
+    elif step.done == step.total:
+        words = f"{step.total} runs of both arms."
+    else:
+        words = f"run {step.done + 1} of {step.total}, {step.doing}"
+    return _progress(words, step.share, busy=not stopped and step.done < step.total)
+
+
+def waiting_html(ahead: int) -> str:
+    """Others are at the device."""
+    return _progress(f"Waiting for the device: {ahead} ahead of you.", 0.0, busy=True)
+
+
+def _progress(words: str, share: float, busy: bool) -> str:
+    percent = round(100 * share)
+    return (
+        f'<div class="pg tune-progress"><div class="track" role="progressbar" aria-label="Sweep" aria-valuemin="0" '
+        f'aria-valuemax="100" aria-valuenow="{percent}"><i style="width:{percent}%"></i></div>'
+        f'<p class="fine"{"" if busy else " role=status"}>{html.escape(words)}</p></div>'
+    )
+
+
+def error_html(message: str) -> str:
+    """A sentence in the progress bar's place."""
+    return f'<div class="pg tune"><p class="verdict no" role="alert">{html.escape(message)}</p></div>'
+
+
+def sweep_html(found: Sweep, over: bool = True) -> str:
+    """The verdict in words and the table. over: no run is still to come."""
+    told = sentences(found)
+    if not told:
+        return ""
+    best = found.best
+    assert best is not None
+    pays = "yes" if best.speedup > 1 else "no"
+    so_far = "" if over else '<b class="label">so far</b>'
+    facts = "".join(f"<li>{html.escape(sentence)}</li>" for sentence in told[1:])
+    return (
+        f'<section class="pg tune"><p class="verdict {pays}"><span class="figure">k = {best.k}{so_far}</span> '
+        f"{html.escape(told[0])}</p><ul>{facts}</ul>{_sweep_table(found)}"
+        f'<p class="fine">Over the whole sweep: acceptance α = {found.acceptance_rate or 0:.3f}, cost ratio c = '
+        f"{found.cost_ratio or 0:.3f}. Speedup: quartiles over the runs. Formula: (1 - α^k) / ((1 - α) (v + (k - 1) c)). "
+        "What-if: the same text walked again with the smaller window, from the runs of the widest one alone.</p></section>"
+    )
+
+
+def _sweep_table(found: Sweep) -> str:
+    best = found.best
+    guessed = {other.k: other for other in found.what_if}
+    rows = []
+    for point in found.points:
+        other = guessed.get(point.k)
+        what_if = "–" if other is None or other.tpot_s is None else f"{1000 * other.tpot_s:.2f}"
+        lost = "best" if best is not None and point.k == best.k else f"+{100 * found.regret(point):.0f}%"
+        spread = f"<small>{point.quartiles[0]:.2f} to {point.quartiles[1]:.2f}</small>" if point.runs > 1 else ""
+        cells = (
+            f"{point.speedup:.2f}×{spread}",
+            f"{point.predicted_speedup:.2f}×",
+            lost,
+            f"{1000 * point.tpot_s:.2f}",
+            what_if,
+            f"{point.mean_acceptance_length:.2f}",
+            f"{point.verify_ratio:.2f}",
+            f"{point.identical} of {point.runs}",
+        )
+        mark = ' class="best"' if lost == "best" else ""
+        rows.append(f'<tr{mark}><th scope="row">{point.k}</th>{"".join(f"<td>{cell}</td>" for cell in cells)}</tr>')
+    heads = (
+        "k",
+        "speedup",
+        "formula",
+        "time lost",
+        "TPOT, ms",
+        "what-if, ms",
+        "tokens a pass",
+        "verify ratio v",
+        "same text",
+    )
+    return _table(heads, rows, "Windows")
+
+
+def _table(heads: Sequence[str], rows: Sequence[str], label: str) -> str:
+    head = "".join(f'<th scope="col">{name}</th>' for name in heads)
+    return (
+        f'<div class="scroll" tabindex="0" role="region" aria-label="{label}"><table><thead><tr>{head}</tr></thead>'
+        f"<tbody>{''.join(rows)}</tbody></table></div>"
+    )
+
+
+def elsewhere_html(acceptance: float) -> str:
+    """The same agreement at the published latencies, labelled for what it is."""
+    rows = [
+        f'<tr><th scope="row">{other.pair.target} + {other.pair.draft}</th><td>{other.pair.target_ms:g}</td>'
+        f"<td>{other.pair.draft_ms:g}</td><td>{other.pair.cost_ratio:.2f}</td><td>{other.k}</td>"
+        f"<td>{other.tpot_ms:.1f}</td><td>{other.speedup:.2f}×</td></tr>"
+        for other in theory.elsewhere(acceptance)
+    ]
+    heads = ("pair", "target alone, ms", "draft, ms", "c", "best k", "TPOT, ms", "speedup")
+    return (
+        '<section class="pg tune"><h4>Elsewhere <b class="label">a projection, not a measurement</b></h4>'
+        f"<p>If such a pair agreed as often as this one just did (α = {acceptance:.3f}), at the median latencies AWS "
+        "published for Trainium, and if verifying a window cost what one token costs (v = 1):</p>"
+        f"{_table(heads, rows, 'Projection')}</section>"
+    )
+
+
+def what_if_html(events: Trace) -> str:
+    """What one recorded run tells of smaller windows. Raises TraceError where it has no speculative arm."""
+    found = theory.what_if(events)
+    metrics = Metrics(events)
+    arm = metrics.arms.get("speculative")
+    if not found or arm is None:
+        raise TraceError("This run has no speculative arm that drafted; run both arms in the Playground first.")
+    timed = [other for other in found if other.tpot_s is not None]
+    best = min(timed, key=lambda other: other.tpot_s or 0, default=None)
+    alone = metrics.arms["target"].tpot_s if "target" in metrics.arms else None
+    rows = []
+    for other in found:
+        tpot = "–" if other.tpot_s is None else f"{1000 * other.tpot_s:.2f}"
+        speedup = "–" if other.tpot_s is None or alone is None else f"{alone / other.tpot_s:.2f}×"
+        mark = ' class="best"' if best is not None and other.k == best.k else ""
+        rows.append(
+            f'<tr{mark}><th scope="row">{other.k}</th><td>{other.expected_length:.2f}</td><td>{tpot}</td><td>{speedup}</td></tr>'
+        )
+    measured = "" if arm.tpot_s is None else f", measured {1000 * arm.tpot_s:.2f} ms a token at k = {arm.window}"
+    words = (
+        "The run has no target arm, so only lengths are known."
+        if best is None
+        else f"From this run alone (τ = {arm.mean_acceptance_length or 0:.2f}{measured}), k = {best.k} would have been "
+        f"{'better' if best.k < arm.window else 'right'}: {1000 * (best.tpot_s or 0):.2f} ms a token."
+    )
+    heads = ("k", "tokens a pass", "TPOT, ms", "speedup")
+    return f'<section class="pg tune"><p>{html.escape(words)}</p>{_table(heads, rows, "What-if")}</section>'
+
+
+def figures(found: Sweep) -> list[dict[str, Any]]:
+    """The value of the tab's plots: title, note and figure of each."""
+    if not found.points:
+        return []
+    drawn = plots.sweep_figures(found)
+    shown = [
+        ("Time per output token by k", "Lower is better.", drawn["tpot"]),
+        ("Speedup by k", "Higher is better; bars are quartiles over the runs.", drawn["speedup"]),
+        (
+            "Elsewhere: projected time per output token at the published Trainium latencies",
+            "A projection from the acceptance measured here, not a measurement.",
+            plots.elsewhere_figure(found.acceptance_rate or 0.0),
+        ),
+    ]
+    return [{"title": title, "note": note, "figure": plots.to_json(figure)} for title, note, figure in shown]

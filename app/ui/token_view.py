@@ -1,0 +1,70 @@
+"""The component that shows a run: headline, panes, race and plot, drawn by the scripts in assets/web."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gradio as gr
+
+from app.errors import PlaygroundError
+from app.record.metrics import DEFINITIONS, Metrics
+from app.record.trace import Trace
+from app.ui import assets, plots, recordings
+from app.ui.export import export_html
+from app.ui.live import Recent
+from app.ui.recordings import read_trace
+from app.ui.render import items
+
+
+def build(replay: Trace | None, recent: Recent, alone: bool = False) -> gr.HTML:
+    """The one custom component. Its value is `live.Updates`; traces it opens itself go by its server functions.
+
+    recent: the runs whose updates a browser may ask for. alone: there is no model to run.
+    """
+
+    def open_trace(text: str) -> dict[str, Any]:
+        try:
+            return {"items": items(read_trace(text))}
+        except PlaygroundError as error:
+            return {"error": str(error)}
+
+    def recording(name: str) -> dict[str, Any]:
+        try:
+            return {"items": items(recordings.recording(name))}
+        except PlaygroundError as error:
+            return {"error": str(error)}
+
+    def preloaded(_: object = None) -> dict[str, Any]:
+        # gradio hands every server function an argument, given or not
+        return {"items": items(replay or [])}
+
+    def missed(asked: dict[str, Any]) -> dict[str, Any]:
+        try:
+            return {"slots": recent.since(asked.get("run"), asked.get("seq"))}
+        except PlaygroundError as error:
+            return {"error": str(error)}
+
+    def page_of(text: str) -> dict[str, Any]:
+        try:
+            return {"page": export_html(read_trace(text))}
+        except PlaygroundError as error:
+            return {"error": str(error)}
+
+    settings = {
+        "definitions": DEFINITIONS,
+        "figure": plots.to_json(plots.tpot_figure(Metrics())),
+        "plotly": assets.plotly_address(),
+        "recordings": recordings.recordings(),
+        "preloaded": replay is not None,
+        "alone": alone,
+    }
+    return gr.HTML(
+        value=[],
+        html_template='<div class="pg-mount"></div>',
+        # Not as props: at every update gradio writes all of them as JSON, several times, to see what has changed.
+        js_on_load=f"""window.Playground.mount(
+            element.querySelector('.pg-mount'), {assets.json_for_html(settings)}, props, watch, server)""",
+        apply_default_css=False,
+        server_functions=[open_trace, recording, preloaded, missed, page_of],
+        elem_id="token-view",
+    )

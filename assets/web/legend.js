@@ -1,0 +1,51 @@
+/* The legend: a count of each kind of token, and a filter. */
+(() => {
+  const Playground = (globalThis.Playground ??= {});
+  const { KINDS, h, roundAt } = Playground;
+
+  /** What the colours and forms mean, with live counts; a press isolates one kind. */
+  class Legend {
+    constructor(store, panes) {
+      this.store = store;
+      this.panes = panes;
+      this.counts = new Map();
+      this.buttons = new Map();
+      const entries = KINDS.map((kind) => {
+        const count = h("b", { "data-count": kind }, "0");
+        const button = h("button", { type: "button", class: "legend-entry", "aria-pressed": "false", "data-term": kind, "data-kind": kind, onclick: () => this.store.isolate(kind) }, h("span", { class: `swatch tok k-${kind}` }, kind), count);
+        this.counts.set(kind, count);
+        this.buttons.set(kind, button);
+        return button;
+      });
+      this.refused = h("input", { type: "checkbox", onchange: () => this.#showRefused() });
+      this.element = h("section", { class: "legend", "aria-label": "Legend" }, ...entries, h("label", { class: "legend-refused", title: "Show refused drafts struck through in their places" }, this.refused, "show refused"));
+      this.store.on("isolate", () => this.#isolate());
+    }
+
+    #showRefused() {
+      for (const pane of this.panes) pane.element.classList.toggle("show-refused", this.refused.checked);
+    }
+
+    #isolate() {
+      const kind = this.store.isolated;
+      for (const [name, button] of this.buttons) button.setAttribute("aria-pressed", String(name === kind));
+      if ((kind === "rejected" || kind === "discarded") && !this.refused.checked) {
+        this.refused.checked = true;
+        this.#showRefused();
+      }
+      for (const pane of this.panes) {
+        if (kind) pane.element.dataset.isolated = kind;
+        else delete pane.element.dataset.isolated;
+      }
+    }
+
+    /** Counts of the speculative arm; of the target's where it ran alone. */
+    update() {
+      const arm = this.store.run.running.at(-1);
+      const counts = roundAt(this.store.run.arms[arm], this.store.time)?.figures.counts ?? {};
+      for (const [kind, element] of this.counts) element.textContent = String(counts[kind] ?? 0);
+    }
+  }
+
+  Object.assign(Playground, { Legend });
+})();

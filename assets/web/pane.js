@@ -1,0 +1,142 @@
+/* One arm's answer, a box for each token. */
+(() => {
+  const Playground = (globalThis.Playground ??= {});
+  const { NAMES, format, h, roundAt } = Playground;
+
+  const shownText = (run, token) => {
+    if (token.special) return run.label(token.id).replace(/^<\|?|\|?>$/g, "");
+    return (token.text ?? "").replace(/\n/g, "↵\n");
+  };
+
+  const tokenElement = (text, token) => {
+    const half = text === "";
+    const classes = ["tok", `k-${token.kind}`, token.special && "special", half && "half"].filter(Boolean).join(" ");
+    return h("span", { class: classes, role: "option", tabindex: "-1", "aria-label": half ? "part of a character" : null }, half ? "·" : text);
+  };
+
+  /** One arm's tokens, appended as they come; never drawn twice. */
+  class Pane {
+    constructor(store, arm) {
+      this.store = store;
+      this.elements = new WeakMap(); // by token
+      this.tokens = new WeakMap(); // by element
+      this.places = new WeakMap(); // by element
+      this.arm = arm;
+      this.list = h("div", { class: "pane-text", role: "listbox", "aria-label": `${NAMES[arm]}: tokens`, "aria-orientation": "horizontal", tabindex: "0" });
+      this.place = h("span", { class: "pane-figure" });
+      this.promise = h("span", { class: "promise", hidden: true });
+      this.empty = h("p", { class: "pane-empty" }, arm === "target" ? "The target answers alone here, one token a pass." : "The same target answers here, with a draft model speculating for it.");
+      this.element = h("section", { class: `pane pane-${arm}`, "aria-label": NAMES[arm] }, h("header", {}, h("h3", {}, NAMES[arm]), this.promise, this.place), this.list, this.empty);
+      this.list.addEventListener("scroll", () => (this.follow = this.list.scrollTop + this.list.clientHeight > this.list.scrollHeight - 30));
+      this.reset();
+    }
+
+    reset() {
+      this.list.replaceChildren();
+      this.paragraph = null;
+      this.order = [];
+      this.follow = true;
+      this.drawn = 0;
+      this.shown = 0;
+      this.stop = null;
+      this.place.textContent = "";
+      this.marked = null;
+      this.empty.hidden = false;
+    }
+
+    get data() {
+      return this.store.run.arms[this.arm];
+    }
+
+    /** Append the rounds that are new. */
+    grow() {
+      const fresh = this.data.rounds.slice(this.drawn);
+      if (!fresh.length) return;
+      this.empty.hidden = true;
+      for (const round of fresh) {
+        const kept = round.tokens.filter((token) => token.kind === "accepted");
+        const last = round.tokens.slice(kept.length);
+        for (const token of [...kept, ...round.refused, ...last]) this.#append(token);
+      }
+      this.drawn = this.data.rounds.length;
+      if (!this.stop) this.#rove(this.order[0]);
+      this.seek(true);
+      this.markDivergence();
+    }
+
+    /** A block for each paragraph: the browser then lays out the last one alone, however long the text is. */
+    #append(token) {
+      this.paragraph ??= this.list.appendChild(h("div", { class: "paragraph", role: "presentation" }));
+      const element = tokenElement(shownText(this.store.run, token), token);
+      this.elements.set(token, element);
+      this.tokens.set(element, token);
+      this.paragraph.append(element);
+      this.places.set(element, this.order.push(element) - 1);
+      if (token.index !== null && token.text?.endsWith("\n")) this.paragraph = null;
+    }
+
+    /** Show the rounds that had ended by the store's time; the others wait, invisible, in their places. */
+    seek(fresh = false) {
+      const round = roundAt(this.data, this.store.time);
+      const shown = round ? round.index + 1 : 0;
+      for (let index = Math.min(shown, this.shown); index < Math.max(shown, this.shown, fresh ? this.drawn : 0); index++) {
+        const each = this.data.rounds[index];
+        if (!each) break;
+        for (const token of [...each.tokens, ...each.refused]) this.elements.get(token)?.classList.toggle("ahead", index >= shown);
+      }
+      this.shown = shown;
+      const tokenCount = round ? round.figures.tokens : 0;
+      this.place.textContent = round ? `${format.plural(tokenCount, "token")} · ${format.seconds(round.clock)}` : "";
+      // A trace that is opened is read from its start; what grows or plays is followed.
+      if (this.follow && round && (this.store.live || this.store.playing || this.store.time !== Infinity)) {
+        const last = this.elements.get(round.tokens.at(-1) ?? round.refused.at(-1));
+        if (this.store.time === Infinity) this.list.scrollTop = this.list.scrollHeight;
+        else if (last) this.list.scrollTop = last.offsetTop - this.list.offsetTop - this.list.clientHeight + 60;
+      }
+    }
+
+    /** Which acceptor judged what stands here, and whether the text is still distributed as the target's. */
+    rule(started) {
+      this.promise.hidden = this.arm === "target" || !started;
+      if (this.promise.hidden) return;
+      const promise = started.lossless ? "lossless" : "lossy";
+      this.promise.className = `promise ${promise}`;
+      this.promise.textContent = `${started.request.acceptor}, ${promise}`;
+      this.promise.title = started.lossless ? "This text is distributed exactly as the target's own." : "This rule keeps drafts the target would not have chosen: the text is not the target's.";
+    }
+
+    markDivergence() {
+      const at = this.store.run.diverged;
+      if (at === this.marked) return;
+      this.elements.get(this.data.tokens[this.marked])?.classList.remove("diverged");
+      const element = this.elements.get(this.data.tokens[at]);
+      element?.classList.add("diverged");
+      this.marked = element ? at : null;
+    }
+
+    /** The one token that Tab reaches; arrow keys move it. */
+    #rove(element) {
+      if (!element) return;
+      this.stop?.setAttribute("tabindex", "-1");
+      this.stop = element;
+      element.setAttribute("tabindex", "0");
+      this.list.setAttribute("tabindex", "-1");
+    }
+
+    focus(element) {
+      this.#rove(element);
+      element.focus({ preventScroll: true });
+      element.scrollIntoView({ block: "nearest" });
+    }
+
+    neighbour(element, direction) {
+      let place = this.places.get(element);
+      let next;
+      do next = this.order[(place += direction)];
+      while (next && (next.classList.contains("ahead") || next.offsetParent === null));
+      return next;
+    }
+  }
+
+  Object.assign(Playground, { Pane });
+})();

@@ -1,0 +1,128 @@
+/* The race of both arms, and the player that shows it again. */
+(() => {
+  const Playground = (globalThis.Playground ??= {});
+  const { ARMS, KINDS, NAMES, format, h, roundAt, toolButton } = Playground;
+
+  const SPEEDS = [[0.5, "½×"], [1, "1×"], [2, "2×"]];
+
+  /** Both arms on one time axis: a column for each pass, a cell for each token it gave. Also the scrubber and player. */
+  class Race {
+    constructor(store) {
+      this.store = store;
+      this.canvas = h("canvas", { class: "race-canvas", role: "img", "aria-label": "Passes of both arms over time", onclick: (event) => this.#point(event) });
+      this.lead = h("span", { class: "race-lead" });
+      this.slider = h("input", { type: "range", class: "race-slider", min: "0", max: "1000", value: "1000", "aria-label": "Moment shown", oninput: () => this.#scrub(Number(this.slider.value) / 1000) });
+      this.moment = h("output", { class: "race-moment" });
+      this.play = toolButton("▶ Replay", "Play the run again at its true pace", () => (this.store.playing ? this.store.pause() : this.store.play()), "play");
+      this.back = toolButton("‹ step", "One round back", () => this.store.step(-1));
+      this.forward = toolButton("step ›", "One round on", () => this.store.step(1));
+      this.speeds = new Map(SPEEDS.map(([speed, label]) => [speed, toolButton(label, `Replay at ${label} the true pace`, () => this.#speed(speed))]));
+      const lanes = h("div", { class: "race-lanes", "aria-hidden": "true" }, ...ARMS.map((arm) => h("span", { class: `arm-${arm}` }, NAMES[arm])));
+      this.element = h(
+        "section",
+        { class: "race", "aria-label": "Race" },
+        h("header", {}, h("h4", {}, "Every pass on its arm's own clock, a cell for each token it gave"), this.moment),
+        h("div", { class: "race-track" }, lanes, this.canvas, this.play, this.slider),
+        h("div", { class: "tools", role: "group", "aria-label": "Replay" }, this.back, this.forward, ...this.speeds.values()),
+      );
+      this.scale = 0;
+      this.#speed(1);
+    }
+
+    #speed(speed) {
+      this.store.speed = speed;
+      for (const [each, button] of this.speeds) button.setAttribute("aria-pressed", String(each === speed));
+    }
+
+    #point(event) {
+      if (!this.store.live && this.store.run.duration) this.#scrub(event.offsetX / this.canvas.clientWidth);
+    }
+
+    #scrub(share) {
+      this.store.pause();
+      this.store.seek(share * this.store.run.duration);
+    }
+
+    /** Seconds the axis spans: grows in steps while a run is live, so that columns stay put between them. */
+    #span() {
+      const { run } = this.store;
+      if (!this.store.live) return run.duration || 1;
+      const need = run.duration * 1.02;
+      if (need > this.scale) this.scale = Math.max(0.5, need * 1.35);
+      return this.scale;
+    }
+
+    update() {
+      const { run, time, live } = this.store;
+      if (!run.lines.length) this.scale = 0;
+      const duration = run.duration;
+      this.slider.disabled = live || !duration;
+      const value = String(time === Infinity || !duration ? 1000 : Math.round((time / duration) * 1000));
+      if (this.slider.value !== value) this.slider.value = value;
+      this.slider.setAttribute("aria-valuetext", format.seconds(Math.min(time, duration)));
+      for (const each of [this.play, this.back, this.forward, ...this.speeds.values()]) each.disabled = live || !duration;
+      this.play.textContent = this.store.playing ? "❚❚ Pause" : "▶ Replay";
+      this.moment.textContent = !duration ? "" : time === Infinity ? format.seconds(duration) : `${format.seconds(time)} of ${format.seconds(duration)}`;
+      this.lead.textContent = this.#leadText(duration);
+      this.#draw(duration);
+    }
+
+    #leadText(duration) {
+      const { run, time } = this.store;
+      const [target, speculative] = ARMS.map((arm) => roundAt(run.arms[arm], time));
+      if (!target || !speculative) return "";
+      const ahead = speculative.figures.tokens - target.figures.tokens;
+      if (!this.store.live && (time === Infinity || time >= duration)) {
+        if (target.figures.tokens !== speculative.figures.tokens) return "";
+        const gap = target.clock - speculative.clock;
+        return Math.abs(gap) < 0.005 ? "a dead heat" : `${gap > 0 ? "speculative" : "target only"} done ${format.seconds(Math.abs(gap))} earlier`;
+      }
+      return ahead === 0 ? "level" : `${ahead > 0 ? "speculative" : "target only"} ahead by ${format.plural(Math.abs(ahead), "token")}`;
+    }
+
+    #draw(duration) {
+      const { canvas } = this;
+      const ratio = window.devicePixelRatio || 1;
+      const width = canvas.clientWidth;
+      const height = canvas.clientHeight;
+      if (!width) return;
+      if (canvas.width !== Math.round(width * ratio)) {
+        canvas.width = Math.round(width * ratio);
+        canvas.height = Math.round(height * ratio);
+      }
+      const paint = canvas.getContext("2d");
+      paint.setTransform(ratio, 0, 0, ratio, 0, 0);
+      paint.clearRect(0, 0, width, height);
+      const style = getComputedStyle(this.element);
+      const colour = Object.fromEntries([...KINDS, "line", "ink"].map((kind) => [kind, style.getPropertyValue(`--${kind}`).trim()]));
+      const { run, time } = this.store;
+      const k = Math.max(2, ...run.arms.speculative.rounds.map((round) => round.tokens.length));
+      const gap = 10;
+      const cell = (height - gap - 4) / (k + 1);
+      const scale = width / this.#span();
+      const lanes = { target: cell + 2, speculative: height - 2 };
+      for (const arm of ARMS) {
+        paint.fillStyle = colour.line;
+        paint.fillRect(0, lanes[arm], width, 1);
+        for (const round of run.arms[arm].rounds) {
+          const from = round.since * scale;
+          const wide = Math.max(0.75, (round.clock - round.since) * scale - 1);
+          paint.globalAlpha = round.clock <= time + 1e-9 ? 1 : 0.18;
+          round.tokens.forEach((token, place) => {
+            paint.fillStyle = colour[token.kind];
+            const top = lanes[arm] - (place + 1) * cell;
+            if (token.kind === "corrected" && wide > 3) paint.fillRect(from, top + cell * 0.35, wide, cell * 0.65 - 1);
+            else paint.fillRect(from, top + 1, wide, cell - 1);
+          });
+        }
+      }
+      paint.globalAlpha = 1;
+      if (time !== Infinity) {
+        paint.fillStyle = colour.ink;
+        paint.fillRect(time * scale - 1, 0, 2, height);
+      }
+    }
+  }
+
+  Object.assign(Playground, { Race });
+})();

@@ -1,0 +1,84 @@
+/* Time per output token over tokens. The figure's look comes from app/ui/plots.py; here it only gets its points. */
+(() => {
+  const Playground = (globalThis.Playground ??= {});
+  const { dressed, h, plotly, roundAt, term } = Playground;
+
+  class Plot {
+    constructor(store, figure, url) {
+      this.store = store;
+      this.figure = figure;
+      this.area = h("div", { class: "plot-area", role: "img", "aria-label": "Time per output token of both arms" });
+      this.element = h("section", { class: "plot", "aria-label": "Time per output token" }, h("h4", {}, term("Time per output token", "TPOT"), " as the text grows"), this.area);
+      this.element.hidden = !figure;
+      this.due = 0;
+      this.url = url;
+      if (figure) this.#watch();
+    }
+
+    /** Plotly is large: it is fetched when its plot comes into view, and drawn to only while it is. */
+    #watch() {
+      new IntersectionObserver((entries) => {
+        this.seen = entries.at(-1).isIntersecting;
+        if (this.seen) this.#begin().then(() => this.update(true));
+      }, { rootMargin: "80px" }).observe(this.element);
+    }
+
+    /** Resolves once there is a plot to draw to. */
+    #begin() {
+      this.begun ??= plotly(this.url).then(() => {
+        if (!window.Plotly) {
+          this.element.hidden = true;
+          return null;
+        }
+        new ResizeObserver(() => this.area.clientWidth && window.Plotly.Plots.resize(this.area)).observe(this.area);
+        let dark = document.body.classList.contains("dark");
+        new MutationObserver(() => {
+          if (dark === document.body.classList.contains("dark")) return;
+          dark = !dark;
+          this.#dress();
+        }).observe(document.body, { attributeFilter: ["class"] });
+        return this.#dress();
+      });
+      return this.begun;
+    }
+
+    /** Colours of the page as it is now, light or dark. */
+    #dress() {
+      const [data, layout, config] = dressed(this.figure, this.element);
+      layout.uirevision = "live";
+      this.data = data;
+      this.layout = layout;
+      return window.Plotly.newPlot(this.area, data, layout, config).then(() => this.update(true));
+    }
+
+    update(now = false) {
+      if (!this.data || !this.seen) return;
+      const moment = performance.now();
+      if (!now && moment < this.due) return;
+      this.due = moment + 300;
+      for (const trace of this.data) {
+        const { arm, series } = trace.meta ?? {};
+        if (!arm) continue;
+        const last = roundAt(this.store.run.arms[arm], this.store.time);
+        const rounds = this.store.run.arms[arm].rounds.slice(1, last ? last.index + 1 : 0).filter((round) => round.tokens.length);
+        trace.x = rounds.map((round) => round.figures.tokens);
+        trace.y = rounds.map((round) => 1000 * (series === "mean" ? round.figures.tpot_s : (round.clock - round.since) / round.tokens.length));
+      }
+      const longest = Math.max(2, ...this.data.filter((trace) => trace.meta?.arm).map((trace) => trace.x.at(-1) ?? 0));
+      for (const trace of this.data) if (trace.meta?.published) trace.x = [1, longest];
+      // Single slow rounds would flatten the curves: the axis follows the running means and what else is switched on.
+      const known = this.data.flatMap((trace, index) => (trace.meta?.series === "mean" || (trace.meta?.published && this.area.data?.[index]?.visible === true) ? trace.y : []));
+      const top = known.length ? 1.5 * Math.max(...known) : 30;
+      window.Plotly.react(this.area, this.data, { ...this.layout, datarevision: moment, xaxis: { ...this.layout.xaxis, range: [0, longest * 1.02] }, yaxis: { ...this.layout.yaxis, range: [0, top] } });
+    }
+
+    async save() {
+      await this.#begin();
+      this.seen = true;
+      this.update(true);
+      window.Plotly.downloadImage(this.area, { format: "png", scale: 2, width: 1100, height: 420, filename: "tpot" });
+    }
+  }
+
+  Object.assign(Playground, { Plot });
+})();
