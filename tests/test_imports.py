@@ -17,7 +17,7 @@ FILES = {
     ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path for path in APP.rglob("*.py")
 }
 MODULES = sorted(FILES)
-PURE = ("app.record", "app.neuron", "app.errors")
+PURE = ("app.record", "app.neuron", "app.errors", "app.machine")
 """Rooms that import the standard library alone, whatever they import from other rooms included."""
 ENGINE = ("app.engine", "app.acceptance")
 BACKENDS = sorted(path.name for path in (APP / "backends").iterdir() if path.is_dir() and path.name != "__pycache__")

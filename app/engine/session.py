@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import gc
 import logging
-import resource
-import sys
 import threading
 from collections.abc import Generator, Mapping
 from contextlib import closing
@@ -19,6 +17,7 @@ from app.engine.pair import Listed, Pair
 from app.engine.race import race
 from app.engine.requests import drafters, prompt_ids, validate
 from app.errors import PairError, PlaygroundError, RequestError
+from app.machine import process_memory
 from app.record.limits import DEFAULT_K, MAX_K
 from app.record.trace import (
     Event,
@@ -128,12 +127,7 @@ class Session:
 
     def memory(self) -> int:
         """Bytes this process holds."""
-        try:
-            with open("/proc/self/statm", encoding="ascii") as file:
-                return int(file.read().split()[1]) * resource.getpagesize()
-        except OSError:  # not Linux: the highest so far, in bytes on macOS
-            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-            return peak if sys.platform == "darwin" else peak * 1024
+        return process_memory()
 
     def prompt_ids(self, request: Request) -> list[int]:
         """See `requests.prompt_ids`."""

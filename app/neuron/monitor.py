@@ -9,15 +9,15 @@ from __future__ import annotations
 import atexit
 import json
 import os
-import resource
 import shutil
 import subprocess
-import sys
 import threading
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
+
+from app.machine import process_memory
 
 TOOL = "neuron-monitor"
 USUAL_PLACE = Path("/opt/aws/neuron/bin/neuron-monitor")  # not on every shell's PATH
@@ -133,15 +133,6 @@ def _at(value: Any, *keys: str) -> Any:
 
 def _is_size(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
-
-
-def process_memory() -> int:
-    """Bytes of main memory this process holds."""
-    try:
-        return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * resource.getpagesize()
-    except OSError:  # not Linux: the highest so far, in bytes on macOS
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        return peak if sys.platform == "darwin" else peak * 1024
 
 
 class MemoryMonitor:
