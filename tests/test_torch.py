@@ -32,7 +32,9 @@ backend = importlib.import_module("app.backends.torch.model")
 
 CPU = torch.device("cpu")
 ROOT = Path(__file__).resolve().parent.parent
-CASES: list[dict[str, Any]] = json.loads((ROOT / "tests" / "reference" / "smollm2.json").read_text())["cases"]
+CASES: list[dict[str, Any]] = json.loads((ROOT / "tests" / "support" / "reference" / "smollm2.json").read_text())[
+    "cases"
+]
 TOKENS = 24
 
 

@@ -48,15 +48,20 @@ def test_split_characters_are_whole_again_when_joined() -> None:
         (lambda lines: ["{", *lines], "not JSON"),
         (lambda lines: [*lines, '{"type": "surprise"}'], "no event"),
         (lambda lines: [*lines, "[1, 2]"], "no event"),
-        (lambda lines: [*lines, lines[0]], "more than one run|goes on"),
+        (lambda lines: [*lines, lines[0]], "goes on after the run's end"),
+        (lambda lines: [*lines[:-1], lines[0]], "more than one run"),
         (lambda lines: [lines[0].replace('"schema_version":2', '"schema_version":9'), *lines[1:]], "schema version 9"),
         (lambda lines: [line for line in lines if "token_texts" not in line], "no text for token"),
-        (lambda lines: [lines[0], *lines[2:]], "no text for token|is missing"),
+        (lambda lines: [*lines[:2], *lines[3:]], "Round 0 of the target arm is missing"),
         (lambda lines: [line.replace('"index":1', '"index":2') for line in lines], "is missing"),
         (lambda lines: [line.replace('"verify_seconds":', '"verify_secs":') for line in lines], "unknown field"),
         (lambda lines: [line.replace('"accepted"', '"maybe"') for line in lines], "wrong value"),
         (lambda lines: [line.replace('"index":0', '"index":"0"') for line in lines], "wrong value"),
-        (lambda lines: [line.replace('"drafted":[', '"drafted":[7,') for line in lines], "wrong value|not JSON"),
+        (
+            lambda lines: [line.replace('"drafted":[{', '"drafted":[7,{') for line in lines],
+            "wrong value at Round.drafted",
+        ),
+        (lambda lines: [line.replace('"drafted":[]', '"drafted":[7,]') for line in lines], "not JSON"),
     ],
 )
 def test_a_spoilt_trace_is_refused_in_a_sentence(spoil: object, fault: str) -> None:
