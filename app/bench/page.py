@@ -7,7 +7,6 @@ difference between two loaded pairs is not taken for the page's.
 
 from __future__ import annotations
 
-import shutil
 import socket
 import statistics
 import subprocess
@@ -18,6 +17,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
+from app.bench.browser import launch
 from app.engine.session import Session
 from app.errors import RequestError
 from app.pairs import registry as pairs
@@ -27,7 +27,6 @@ from app.record.metrics import Metrics
 from app.record.trace import ARMS, Request
 
 PROMPT = "Write a short letter to a friend about a walk in the hills."
-FLAGS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-sync"]
 RUN = """() => {
     const clicked = performance.now();
     new MutationObserver((_, watching) => {
@@ -60,12 +59,9 @@ def page_cost(starts: int, turns: int, k: int, max_tokens: int) -> str:
         raise RequestError(
             "This measurement drives a browser; run ./launch.sh test once, which installs playwright."
         ) from None
-    browser_path = shutil.which("chromium") or shutil.which("chromium-browser")
-    if browser_path is None:
-        raise RequestError("This measurement needs Chromium; install the package chromium.")
     seen: dict[str, list[dict[str, Any]]] = {"page": [], "alone": []}
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=browser_path, args=FLAGS)
+        browser = launch(playwright)
         page = browser.new_page()
         for _ in range(starts):
             session = Session(pairs.load(PairOptions()))

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import io
-import shutil
 from pathlib import Path
 
 from PIL import Image
 from playwright.sync_api import sync_playwright
 
+from app.bench.browser import launch
 from app.engine.session import Session
 from app.pairs import registry as pairs
 from app.pairs.options import PairOptions
-from tests.e2e.conftest import FLAGS
 from tests.e2e.test_playground import FINISHED
 from tests.support.pages import served
 
@@ -23,9 +22,8 @@ SIZE = {"width": 1360, "height": 1000}
 def main() -> None:
     FOLDER.mkdir(exist_ok=True)
     session = Session(pairs.load(PairOptions()))
-    executable = shutil.which("chromium") or shutil.which("chromium-browser")
     with served(session) as address, sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=executable, args=FLAGS)
+        browser = launch(playwright)
         for scheme in ("light", "dark"):
             page = browser.new_context(viewport=SIZE, color_scheme=scheme).new_page()  # type: ignore[arg-type]
             page.set_default_timeout(180_000)
