@@ -7,6 +7,7 @@ import json
 import pytest
 
 from app.record import metrics, trace
+from app.record.definitions import DEFINITIONS
 from app.record.metrics import ArmTotals, Metrics
 from app.record.trace import Request
 from tests.support.pages import toy_session
@@ -144,7 +145,7 @@ def test_figures_survive_a_trace_file() -> None:
 
 
 def test_every_definition_is_a_sentence() -> None:
-    for term, text in metrics.DEFINITIONS.items():
+    for term, text in DEFINITIONS.items():
         assert text.endswith("."), term
 
 

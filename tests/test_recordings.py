@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from app.record import metrics, theory, trace
-from app.record.metrics import DEFINITIONS
+from app.record.definitions import DEFINITIONS
 from app.record.trace import RunFinished, RunStarted, Trace
 from app.ui import about, recordings
 from app.ui.assets import REPLAYS

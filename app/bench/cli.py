@@ -80,14 +80,14 @@ def _compare(args: argparse.Namespace) -> int:
     for path in (args.json, args.html):
         if path is not None and not path.resolve().parent.is_dir():
             raise RequestError(f"There is no folder for {path}; choose another file.")
-    found = compare.compare(plan)
-    print("\n".join(report.table(found)))
+    result = compare.compare(plan)
+    print("\n".join(report.table(result)))
     if args.json is not None:
-        args.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+        args.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     if args.html is not None:
-        args.html.write_text(report.page(found), encoding="utf-8")
+        args.html.write_text(report.page(result), encoding="utf-8")
     if args.readme:
-        report.into_readme(found, ROOT / "README.md")
+        report.into_readme(result, ROOT / "README.md")
     return 0
 
 

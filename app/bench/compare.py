@@ -53,26 +53,26 @@ def compare(plan: Plan) -> dict[str, Any]:
     """The results as JSON types; times in seconds, sizes in bytes. Raises PlaygroundError for what cannot run at all;
     a peer that cannot is named under `missing`."""
     begin = time.perf_counter()
-    found: dict[str, Any] = {"type": "bench", "machine": machine(), "ours": [], "peers": [], "missing": {}}
-    found["bandwidth"] = bandwidth()
+    result: dict[str, Any] = {"type": "bench", "machine": machine(), "ours": [], "peers": [], "missing": {}}
+    result["bandwidth"] = bandwidth()
     for place, dtype in enumerate(plan.dtypes):
         _say(f"loading the pair in {dtype}")
         session = Session(pairs.load(PairOptions(dtype=dtype)))
-        found["pair"] = session.pair
+        result["pair"] = session.pair
         with ExitStack() as stack:
-            rivals = _rivals(plan, session, found, stack) if place == 0 else {}
+            rivals = _rivals(plan, session, result, stack) if place == 0 else {}
             prompts = plan.prompts if place == 0 else plan.prompts[: plan.few]
             ours = _ours(session, plan, prompts, rivals)
-        ours |= {"dtype": dtype, "roofline": roofline(session.loaded.target, ours["one_pass_s"], found["bandwidth"])}
+        ours |= {"dtype": dtype, "roofline": roofline(session.loaded.target, ours["one_pass_s"], result["bandwidth"])}
         if place == 0:
             ours["contexts"] = contexts(session, plan.contexts)
-            found["peers"] = [_peer_row(rival, ours) for rival in rivals.values()]
+            result["peers"] = [_peer_row(rival, ours) for rival in rivals.values()]
             for rival in rivals.values():
                 if rival.fault:
-                    found["missing"][rival.peer.name] = rival.fault
-        found["ours"].append(ours)
-    found |= {"prompts": len(plan.prompts), "max_tokens": plan.max_tokens, "seconds": time.perf_counter() - begin}
-    return found
+                    result["missing"][rival.peer.name] = rival.fault
+        result["ours"].append(ours)
+    result |= {"prompts": len(plan.prompts), "max_tokens": plan.max_tokens, "seconds": time.perf_counter() - begin}
+    return result
 
 
 # --- our own arms ---
@@ -100,7 +100,7 @@ class _Rival:
         self.same += answer.ids == list(text)
 
 
-def _rivals(plan: Plan, session: Session, found: dict[str, Any], stack: ExitStack) -> dict[str, _Rival]:
+def _rivals(plan: Plan, session: Session, result: dict[str, Any], stack: ExitStack) -> dict[str, _Rival]:
     if not plan.peers:
         return {}
     python, files = peers.environment(), peer_files.write()
@@ -115,7 +115,7 @@ def _rivals(plan: Plan, session: Session, found: dict[str, Any], stack: ExitStac
             peer.tune([_ids(session, prompt) for prompt in plan.prompts[:2]], min(32, plan.max_tokens))
             rivals[name] = _Rival(peer)
         except PlaygroundError as error:
-            found["missing"][name] = str(error)
+            result["missing"][name] = str(error)
     return rivals
 
 
@@ -235,8 +235,8 @@ def _run(session: Session, request: Request) -> Trace:
 
 
 def _quartiles(values: Sequence[float]) -> list[float]:
-    found = statistics.quantiles(values, n=4) if len(values) > 1 else [values[0]] * 3
-    return [found[0], found[2]]
+    lower, _, upper = statistics.quantiles(values, n=4) if len(values) > 1 else [values[0]] * 3
+    return [lower, upper]
 
 
 def _peer_row(rival: _Rival, ours: dict[str, Any]) -> dict[str, Any]:
@@ -304,7 +304,7 @@ def roofline(target: Model, one_pass_s: float, bytes_a_second: float) -> dict[st
 def contexts(session: Session, lengths: Iterable[int]) -> list[dict[str, Any]]:
     """Passes at growing contexts: the target over 1 and 5 tokens, the draft over 1; medians, in seconds."""
     pair = session.loaded
-    found = []
+    passes = []
     for length in lengths:
         if length + 8 > pair.target.n_positions or (pair.draft and length + 8 > pair.draft.n_positions):
             continue
@@ -313,8 +313,8 @@ def contexts(session: Session, lengths: Iterable[int]) -> list[dict[str, Any]]:
         for name, model, rows in (("target", pair.target, 1), ("verify_5", pair.target, 5), ("draft", pair.draft, 1)):
             if model is not None:
                 row[f"{name}_s"] = _pass_seconds(model, length, rows)
-        found.append(row)
-    return found
+        passes.append(row)
+    return passes
 
 
 def _pass_seconds(model: Model, length: int, rows: int) -> float:

@@ -88,12 +88,12 @@ class LlamaCpp:
                 num_draft = 2
 
                 def __call__(self, input_ids: Any, /, **_: Any) -> Any:
-                    found = []
+                    drafts = []
                     for token in second.generate(input_ids.tolist(), temp=0.0):
-                        found.append(token)
-                        if len(found) == self.num_draft:
+                        drafts.append(token)
+                        if len(drafts) == self.num_draft:
                             break
-                    return numpy.array(found, dtype=numpy.intc)
+                    return numpy.array(drafts, dtype=numpy.intc)
 
             self._drafter = Drafter()
         self._model = llama_cpp.Llama(files["target_gguf"], draft_model=self._drafter, **shared)
@@ -102,16 +102,16 @@ class LlamaCpp:
     def generate(self, ids: list[int], max_tokens: int, num_draft: int) -> Answer:
         if self._drafter is not None:
             self._drafter.num_draft = num_draft
-        found: list[int] = []
+        tokens: list[int] = []
         first = 0.0
         self._model.reset()
         for token in self._model.generate(ids, temp=0.0):
-            if not found:
+            if not tokens:
                 first = time.perf_counter()
-            found.append(int(token))
-            if token in self._stops or len(found) == max_tokens:
+            tokens.append(int(token))
+            if token in self._stops or len(tokens) == max_tokens:
                 break
-        return found, first, time.perf_counter()
+        return tokens, first, time.perf_counter()
 
 
 class OpenVinoGenai:

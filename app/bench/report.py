@@ -10,16 +10,16 @@ from typing import Any
 BEGIN, END = "<!-- bench: begin -->", "<!-- bench: end -->"
 
 
-def table(found: dict[str, Any]) -> Iterator[str]:
+def table(result: dict[str, Any]) -> Iterator[str]:
     """The lines of a Markdown table, ratios first; what is missing by name, and why."""
-    first = found["ours"][0]
+    first = result["ours"][0]
     alone = first["target"]["tpot_s"]
     yield (
         "| arm | against our target alone | quartiles | TPOT, ms | tokens a pass | acceptance | v | host | TTFT, ms | "
         "same text |"
     )
     yield "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |"
-    for ours in found["ours"]:
+    for ours in result["ours"]:
         target, dtype = ours["target"], ours["dtype"]
         yield _row(f"target alone, {dtype}", alone / target["tpot_s"], None, target, None, "")
         for row in ours["speculative"]:
@@ -27,13 +27,13 @@ def table(found: dict[str, Any]) -> Iterator[str]:
             same = f"{row['identical']} of {row['runs']}"
             quartiles = row["quartiles"] if ours is first else None
             yield _row(name, alone / row["tpot_s"], quartiles, row, row["verify_ratio"], same)
-    for peer in found["peers"]:
+    for peer in result["peers"]:
         if peer["runs"]:
             how = f", {peer['num_draft']} drafts" if peer["num_draft"] else ""
             name = f"{peer['name'].replace('+draft', ' with the draft')} ({peer['version'].split(',')[0]}{how})"
             yield _row(name, alone / peer["tpot_s"], None, peer, None, f"{peer['same_text']} of {peer['runs']}")
     yield ""
-    yield from notes(found)
+    yield from notes(result)
 
 
 def _row(
@@ -56,17 +56,17 @@ def _row(
     return f"| {' | '.join(cells)} |"
 
 
-def notes(found: dict[str, Any]) -> Iterator[str]:
+def notes(result: dict[str, Any]) -> Iterator[str]:
     """What the table does not hold, as sentences."""
-    machine, first = found["machine"], found["ours"][0]
+    machine, first = result["machine"], result["ours"][0]
     roof = first["roofline"]
     yield (
         f"{machine['processor']}, {machine['cores']} cores, {machine['system']}, Python {machine['python']}; "
-        f"{found['pair']}; {found['prompts']} prompts of up to {found['max_tokens']} tokens, temperature 0; "
-        f"{found['seconds'] / 60:.0f} minutes in all."
+        f"{result['pair']}; {result['prompts']} prompts of up to {result['max_tokens']} tokens, temperature 0; "
+        f"{result['seconds'] / 60:.0f} minutes in all."
     )
     yield (
-        f"Read bandwidth {found['bandwidth'] / 1e9:.1f} GB/s, measured in the same run: reading the {first['dtype']} weights "
+        f"Read bandwidth {result['bandwidth'] / 1e9:.1f} GB/s, measured in the same run: reading the {first['dtype']} weights "
         f"once takes {1000 * roof['floor_s']:.1f} ms, a pass of the target over one token {1000 * roof['pass_s']:.1f} ms, "
         f"{100 * roof['fraction']:.0f}% of that limit."
     )
@@ -82,16 +82,16 @@ def notes(found: dict[str, Any]) -> Iterator[str]:
     )
     if grown:
         yield f"By context, the target's pass in ms and v(5): {grown}."
-    yield from goals(found)
-    for name, why in found["missing"].items():
+    yield from goals(result)
+    for name, why in result["missing"].items():
         yield f"Missing: {name}. {why}"
 
 
-def goals(found: dict[str, Any]) -> Iterator[str]:
+def goals(result: dict[str, Any]) -> Iterator[str]:
     """Our arms against the peers' in one sentence for each peer."""
-    first = found["ours"][0]
+    first = result["ours"][0]
     best = min(first["speculative"], key=lambda row: row["tpot_s"])
-    for peer in found["peers"]:
+    for peer in result["peers"]:
         if peer["runs"]:
             yield (
                 f"Against {peer['name'].replace('+draft', ' with the draft')}: our target alone takes "
@@ -100,30 +100,30 @@ def goals(found: dict[str, Any]) -> Iterator[str]:
             )
 
 
-def into_readme(found: dict[str, Any], readme: Path) -> None:
+def into_readme(result: dict[str, Any], readme: Path) -> None:
     """Put the table between the README's marks."""
     text = readme.read_text(encoding="utf-8")
     before, rest = text.split(BEGIN)
     _, after = rest.split(END)
-    lines = "\n".join(line if line.startswith("|") or not line else f"- {line}" for line in table(found))
+    lines = "\n".join(line if line.startswith("|") or not line else f"- {line}" for line in table(result))
     readme.write_text(f"{before}{BEGIN}\n{lines}\n{END}{after}", encoding="utf-8")
 
 
-def page(found: dict[str, Any]) -> str:
+def page(result: dict[str, Any]) -> str:
     """One HTML file with its plots; asks nothing of any host."""
     import plotly.graph_objects as go  # type: ignore[import-untyped]
     from plotly.offline import get_plotlyjs  # type: ignore[import-untyped]
 
-    first = found["ours"][0]
+    first = result["ours"][0]
     alone = first["target"]["tpot_s"]
     names, ratios = [], []
-    for ours in found["ours"]:
+    for ours in result["ours"]:
         names.append(f"target alone, {ours['dtype']}")
         ratios.append(alone / ours["target"]["tpot_s"])
         for row in ours["speculative"]:
             names.append(f"{ours['dtype']}, k = {row['k']}")
             ratios.append(alone / row["tpot_s"])
-    for peer in found["peers"]:
+    for peer in result["peers"]:
         if peer["runs"]:
             names.append(peer["name"])
             ratios.append(alone / peer["tpot_s"])
@@ -131,7 +131,7 @@ def page(found: dict[str, Any]) -> str:
     bars.add_vline(x=1, line_dash="dash")
     bars.update_layout(title="Speed against our target alone", height=120 + 26 * len(names), yaxis_autorange="reversed")
     by_k = go.Figure()
-    for ours in found["ours"]:
+    for ours in result["ours"]:
         rows = [row for row in ours["speculative"] if row["predicted_speedup"] is not None]
         ks = [row["k"] for row in rows]
         by_k.add_scatter(x=ks, y=[row["speedup"] for row in rows], name=f"measured, {ours['dtype']}")
@@ -147,12 +147,12 @@ def page(found: dict[str, Any]) -> str:
     figures = [bars, by_k, *([grown] if first["contexts"] else [])]
     config = {"displaylogo": False}
     plots = "".join(figure.to_html(full_html=False, include_plotlyjs=False, config=config) for figure in figures)
-    lines = html.escape("\n".join(table(found)).replace("**", ""))
+    lines = html.escape("\n".join(table(result)).replace("**", ""))
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Bench</title>'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         "<style>body{font:15px/1.5 system-ui,sans-serif;max-width:1100px;margin:24px auto;padding:0 16px}"
         "pre{overflow-x:auto;font-size:13px}</style>"
-        f"<script>{get_plotlyjs()}</script></head><body><h1>{html.escape(found['pair'])}</h1>{plots}<pre>{lines}</pre>"
+        f"<script>{get_plotlyjs()}</script></head><body><h1>{html.escape(result['pair'])}</h1>{plots}<pre>{lines}</pre>"
         "</body></html>\n"
     )

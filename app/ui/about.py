@@ -10,7 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 from markdown_it import MarkdownIt
 
-from app.record.metrics import DEFINITIONS
+from app.record.definitions import DEFINITIONS
 from app.record.trace import Event, Round, TokenTexts, rounds
 from app.ui.render import label
 from app.ui.session import Session

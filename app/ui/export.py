@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 from collections.abc import Iterable
 
-from app.record.metrics import DEFINITIONS
+from app.record.definitions import DEFINITIONS
 from app.record.trace import Event, RunStarted
 from app.ui.assets import file_script, file_style, json_for_html
 from app.ui.render import items

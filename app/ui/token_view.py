@@ -7,7 +7,8 @@ from typing import Any
 import gradio as gr
 
 from app.errors import PlaygroundError
-from app.record.metrics import DEFINITIONS, Metrics
+from app.record.definitions import DEFINITIONS
+from app.record.metrics import Metrics
 from app.record.trace import Trace
 from app.ui import assets, plots, recordings
 from app.ui.export import export_html

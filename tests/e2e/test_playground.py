@@ -11,6 +11,7 @@ from playwright.sync_api import BrowserContext, Page, expect
 
 from app.backends.toy import Agreement
 from app.record import metrics, trace
+from app.record.definitions import DEFINITIONS
 from app.record.metrics import Metrics
 from app.record.trace import Round, Trace
 from app.ui.assets import REPLAYS
@@ -480,7 +481,7 @@ def test_keyboard_reaches_everything(open_page: Open, address: str) -> None:
     page.keyboard.press("Escape")
     expect(page.locator(".pg-card")).to_be_hidden()
     page.locator('[data-kind="accepted"]').focus()
-    expect(page.locator(".pg-tip")).to_contain_text(metrics.DEFINITIONS["accepted"])
+    expect(page.locator(".pg-tip")).to_contain_text(DEFINITIONS["accepted"])
     page.keyboard.press("Enter")
     expect(page.locator('[data-kind="accepted"]')).to_have_attribute("aria-pressed", "true")
 
