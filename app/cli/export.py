@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from app.cli import flags, trace_file
+from app.cli import flags
+from app.record.trace_files import open_trace
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -17,6 +18,6 @@ def main(options: argparse.Namespace) -> int:
     from app.ui.export import export_html
 
     out = options.out or options.trace.with_suffix(".html")
-    flags.write_text(out, export_html(trace_file.read(options.trace)), "The page")
+    flags.write_text(out, export_html(open_trace(options.trace)), "The page")
     print(out)
     return 0

@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from app.cli import flags, trace_file
+from app.cli import flags
 from app.errors import RequestError
+from app.record.trace_files import open_trace
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -24,7 +25,7 @@ def main(options: argparse.Namespace) -> int:
 
     auth = None if options.auth is None else _credentials(options.auth)
     serve.check_port(options.host, options.port)
-    replay = None if options.replay is None else trace_file.read(options.replay)
+    replay = None if options.replay is None else open_trace(options.replay)
     session = None if replay is not None else flags.session(options, options.pairs)
     serve.serve(session, replay, host=options.host, port=options.port, auth=auth)
     return 0

@@ -1,4 +1,4 @@
-"""Trace files named on the command line."""
+"""A trace file by its path. Stdlib only."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from app.errors import TraceError
 from app.record import trace
 
 
-def read(path: Path) -> trace.Trace:
-    """The trace in a file, checked. Raises TraceError."""
+def open_trace(path: Path | str) -> trace.Trace:
+    """The trace in a file, checked; of any readable version. Raises TraceError."""
+    path = Path(path)
     try:
         if path.stat().st_size > trace.MAX_TRACE_BYTES:
             raise TraceError(
