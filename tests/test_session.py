@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Generator, Sequence
 from dataclasses import replace
 
 import pytest
@@ -15,7 +16,7 @@ from app.errors import RequestError
 from app.record import trace
 from app.record.limits import AUTO
 from app.record.metrics import Metrics
-from app.record.trace import Request, Round, RunFinished, RunStarted, Sampling, TokenTexts
+from app.record.trace import FinalToken, Request, Round, RunFinished, RunStarted, Sampling, TokenTexts
 
 HELLO = Request(prompt="hello", max_tokens=24, k=4, sampling=Sampling(temperature=1.0, seed=3))
 
@@ -211,3 +212,24 @@ def test_a_window_left_to_the_loop_is_recorded_by_its_name() -> None:
     events = list(session_.run(replace(HELLO, k=AUTO)))
     assert trace.read(trace.write(events)) == events
     assert '"k":"auto"' in trace.dumps(events[0])
+
+
+def test_a_run_by_the_engines_own_loop_promises_nothing() -> None:
+    """It can be taken for an exact run nowhere: not in the trace, not in its figures, not by the acceptor's name."""
+    target, draft, tokenizer = toy_pair(vocab_size=259, seed=1)
+
+    def loop(prompt: Sequence[int], **_: object) -> Generator[Round, None, None]:
+        final = FinalToken(prompt[0], "target", 0.5, ())
+        yield Round(0, "speculative", (), final, 0.0, 0.1, 0.0, finish_reason="length")
+
+    ours = Session(Pair("toys", "toy", target, draft, tokenizer, reference_loop=loop))
+    events = list(ours.run(HELLO, upstream=True))
+    started = events[0]
+    assert isinstance(started, RunStarted)
+    assert (started.engine, started.lossless, started.same_text) == ("upstream", False, False)
+    assert started.request.acceptor == "upstream"
+    assert Metrics(events).total_variation is None
+    assert trace.read(trace.write(events)) == events
+    own = next(ours.run(HELLO))
+    assert isinstance(own, RunStarted)
+    assert (own.engine, own.lossless, own.request.acceptor) == ("own", True, "rejection")

@@ -103,3 +103,11 @@ def test_a_trace_of_before_auto_had_a_name_still_opens() -> None:
     assert trace.read(named)[0] == traces.started(k="auto")
     with pytest.raises(TraceError, match=r"wrong value at RunStarted\.request\.k"):
         trace.read([named[0].replace('"k":"auto"', '"k":"most"', 1), *named[1:]])
+
+
+def test_a_trace_of_before_loops_were_told_apart_is_of_our_own() -> None:
+    line = json.loads(trace.dumps(traces.started()))
+    del line["engine"]
+    read = trace.loads(json.dumps(line))
+    assert isinstance(read, trace.RunStarted)
+    assert read.engine == "own"

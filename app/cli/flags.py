@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from app.errors import RequestError
+from app.neuron.catalogue import LIBRARIES
 from app.record.limits import K, parse_k
-from app.record.trace import Sampling
+from app.record.trace import Request, Sampling
 
 if TYPE_CHECKING:
+    from app.engine.pair import Promised
     from app.engine.session import Session
     from app.pairs.options import PairOptions
 
@@ -40,6 +43,11 @@ def pair_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--n-positions", type=int, metavar="N", help="longest context (default: the model's)")
     parser.add_argument("--tp-degree", type=int, metavar="N", help="neuron: cores both models share (default: planned)")
     parser.add_argument("--windows", type=windows, metavar="K,K,...", help="neuron: the windows to compile")
+    parser.add_argument(
+        "--neuron-library",
+        choices=LIBRARIES,
+        help="neuron: the library that runs the pair (default: the installed one)",
+    )
     parser.add_argument(
         "--neuron-artifacts", dest="artifacts", type=Path, metavar="DIR", help="neuron: keep compiled programs there"
     )
@@ -85,17 +93,36 @@ def pair_options(options: argparse.Namespace) -> PairOptions:
     return dataclasses.replace(written, **given)
 
 
-def session(options: argparse.Namespace, folder: Path | None = None) -> Session:
+def promised(options: argparse.Namespace) -> Promised:
+    """What is known of the pair that the flags name before it is loaded. Raises PairError."""
+    from app.pairs import registry
+
+    return registry.promised(pair_options(options))
+
+
+def session(
+    options: argparse.Namespace,
+    folder: Path | None = None,
+    requests: Iterable[Request] = (),
+    upstream: bool = False,
+) -> Session:
     """The session of the pair that the flags name, with the acceptor of `--acceptor` where that is one of the user's own.
 
-    folder: holds the pairs it may switch to. Raises PlaygroundError.
+    folder: holds the pairs it may switch to. requests: what will be asked of it, refused before minutes of loading where
+    that is known; upstream: of the engine's own loop. Raises PlaygroundError.
     """
+    from app.engine.acceptance import find
     from app.engine.custom_acceptor import load_custom
+    from app.engine.requests import validate_unloaded
     from app.engine.session import Session
     from app.pairs import pair_files, registry
 
     custom = load_custom(options.acceptor) if is_custom(options.acceptor) else None
     own = pair_options(options)
+    for request in requests:
+        validate_unloaded(registry.promised(own), request, upstream)
+        if custom is None:
+            find(request.acceptor)
     listed: dict[str, PairOptions] = {}
     if folder is not None:
         others = pair_files.listed(folder)
@@ -107,11 +134,6 @@ def session(options: argparse.Namespace, folder: Path | None = None) -> Session:
 def is_custom(acceptor: str | None) -> bool:
     """Whether `--acceptor` names one of the user's own, as module:Name."""
     return acceptor is not None and ":" in acceptor
-
-
-def acceptor_name(options: argparse.Namespace, session: Session) -> str:
-    """The name under which the session knows the acceptor of `--acceptor`."""
-    return session.acceptors[-1].name if is_custom(options.acceptor) else str(options.acceptor)
 
 
 def write_text(path: Path, text: str, what: str) -> None:

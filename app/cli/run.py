@@ -6,6 +6,7 @@ import argparse
 import json
 import sys
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 from app.cli import flags
@@ -37,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(options: argparse.Namespace) -> int:
-    session = flags.session(options)
+    upstream = options.engine == "upstream"
     request = Request(
         prompt=options.prompt,
         system=options.system,
@@ -45,12 +46,15 @@ def main(options: argparse.Namespace) -> int:
         max_tokens=options.max_tokens,
         k=options.k,
         sampling=flags.sampling(options),
-        acceptor=flags.acceptor_name(options, session),
-        drafter=options.drafter or session.drafters[0],
+        acceptor=options.acceptor,
+        drafter=options.drafter or "draft",
         arms=options.arm,
     )
+    session = flags.session(options, requests=[request], upstream=upstream)
+    if options.drafter is None:
+        request = replace(request, drafter=session.drafters[0])
     metrics, events = Metrics(), []
-    with closing(session.run(request, upstream=options.engine == "upstream")) as run:
+    with closing(session.run(request, upstream=upstream)) as run:
         for event in run:
             metrics.add(event)
             events.append(event)
@@ -70,6 +74,11 @@ def main(options: argparse.Namespace) -> int:
 
 def _print_figures(metrics: Metrics) -> None:
     summary = metrics.summary()
+    if summary["engine"] == "upstream":
+        print(
+            "The speculative arm is upstream's own loop (--engine upstream): a reference for speed. It knows no temperature, "
+            "and its text is not distributed as the target's.\n"
+        )
     for name, arm in summary["arms"].items():
         print(f"--- {name} ---\n{arm['text']}\n")
     for name, arm in summary["arms"].items():

@@ -5,13 +5,14 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from app.bench.cli import PROMPTS, read_prompts
 from app.cli import flags
 from app.errors import RequestError
 from app.record.limits import DEFAULT_KS
-from app.record.sweep import sentences, sweep, table
+from app.record.sweep import check, sentences, sweep, table
 from app.record.trace import Request
 
 
@@ -32,12 +33,14 @@ def main(options: argparse.Namespace) -> int:
     prompts = options.prompt or read_prompts(options.prompts)[: max(options.count, 0)]
     if options.repeats < 1:
         raise RequestError(f"{options.repeats} repeats measure nothing; choose 1 or more.")
-    session = flags.session(options)
+    check(flags.promised(options).windows, prompts, options.ks)
     request = Request(
+        prompt=prompts[0],
         max_tokens=options.max_tokens,
         sampling=flags.sampling(options),
-        acceptor=flags.acceptor_name(options, session),
+        acceptor=options.acceptor,
     )
+    session = flags.session(options, requests=[replace(request, k=k) for k in options.ks])
     for step in sweep(session, request, prompts, options.ks, options.repeats):
         if not step.within:
             print(f"{step.done} of {step.total} {step.doing}", file=sys.stderr, flush=True)

@@ -28,6 +28,15 @@ class ReferenceLoop(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Promised:
+    """What is known of a pair before it is loaded. windows: the sizes of k it can be asked for, None = any; reference_loop:
+    whether the engine brings its own loop."""
+
+    windows: tuple[int, ...] | None = None
+    reference_loop: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Pair:
     """A target, its draft (None: target-only), and the tokenizer they share. reference_loop: the engine's own loop,
     where it brings one. stays: why the process cannot load another pair after this one; empty where it can."""
@@ -39,6 +48,10 @@ class Pair:
     tokenizer: Tokenizer
     reference_loop: ReferenceLoop | None = None
     stays: str = ""
+
+    @property
+    def promised(self) -> Promised:
+        return Promised(self.target.windows, self.reference_loop is not None)
 
 
 class Listed(Protocol):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from app.engine.pair import Pair
+from app.engine.acceptance import ACCEPTORS, Rejection, Upstream
+from app.engine.pair import Pair, Promised
 from app.errors import RequestError
 from app.record.limits import (
     AUTO,
@@ -37,26 +38,44 @@ def n_positions(pair: Pair, request: Request) -> int:
 
 def validate(pair: Pair, request: Request, upstream: bool = False) -> None:
     """Raise RequestError unless the pair can run the request. upstream: by the engine's own loop."""
-    validate_sampling(request.sampling)
-    if request.arms not in ("both", "target", "speculative"):
-        raise RequestError(f"There is no arm {request.arms!r}; choose both, target or speculative.")
-    if request.drafter not in DRAFTERS:
-        raise RequestError(f"There is no drafter {request.drafter!r}; choose one of {', '.join(drafters(pair))}.")
+    validate_unloaded(pair.promised, request, upstream)
     if request.drafter not in drafters(pair) and request.arms != "target":
         raise RequestError(
             "This pair has no draft model; choose the drafter lookup, which needs none, or the target arm alone."
         )
-    _validate_window(pair, request, upstream)
+
+
+def validate_unloaded(promised: Promised, request: Request, upstream: bool = False) -> None:
+    """Raise RequestError for what cannot work, as far as it can be known before a pair is loaded, which may take minutes."""
+    validate_sampling(request.sampling)
+    if request.arms not in ("both", "target", "speculative"):
+        raise RequestError(f"There is no arm {request.arms!r}; choose both, target or speculative.")
+    if request.drafter not in DRAFTERS:
+        raise RequestError(f"There is no drafter {request.drafter!r}; choose one of {', '.join(DRAFTERS)}.")
+    _validate_window(promised.windows, request, upstream)
     if not 1 <= request.max_tokens <= MAX_TOKENS:
         raise RequestError(f"max_tokens is {request.max_tokens}; choose 1 to {MAX_TOKENS}.")
-    if upstream and pair.reference_loop is None:
+    if upstream:
+        _validate_upstream(promised, request)
+    if not request.messages and not request.prompt.strip():
+        raise RequestError("The prompt is empty; type something for the model to answer.")
+
+
+def _validate_upstream(promised: Promised, request: Request) -> None:
+    if not promised.reference_loop:
         raise RequestError("This pair's backend brings no loop of its own to compare with; leave --engine out.")
-    if upstream and request.drafter != "draft":
+    if request.drafter != "draft":
         raise RequestError("Upstream's loop drafts by a draft model only; leave --drafter out.")
+    if request.arms == "target":
+        raise RequestError("Upstream's loop is the speculative arm; leave --engine out, or choose both arms.")
+    if request.acceptor in ACCEPTORS and request.acceptor not in (Rejection.name, Upstream.name):
+        raise RequestError(
+            f"Upstream's loop has an acceptor of its own and cannot take {request.acceptor}; leave --acceptor out, or give "
+            "a TokenAcceptor of yours as module:Name."
+        )
 
 
-def _validate_window(pair: Pair, request: Request, upstream: bool) -> None:
-    windows = pair.target.windows
+def _validate_window(windows: tuple[int, ...] | None, request: Request, upstream: bool) -> None:
     if request.k == AUTO:
         if upstream or request.drafter == "lookup":
             raise RequestError("k = auto weighs what a draft model costs; choose a k, or the drafter draft.")
@@ -86,8 +105,6 @@ def prompt_ids(pair: Pair, request: Request) -> list[int]:
     """The ids the request's prompt or messages become. Raises RequestError where nothing is left, or no room."""
     messages = list(request.messages)
     if not messages:
-        if not request.prompt.strip():
-            raise RequestError("The prompt is empty; type something for the model to answer.")
         system = [{"role": "system", "content": request.system}] if request.system.strip() else []
         messages = [*system, {"role": "user", "content": request.prompt}]
     if sum(len(message.get("content", "")) for message in messages) > MAX_PROMPT_CHARACTERS:

@@ -7,10 +7,10 @@ import logging
 import threading
 from collections.abc import Generator, Mapping
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 
-from app.engine.acceptance import ACCEPTORS, Acceptor, find
+from app.engine.acceptance import ACCEPTORS, Acceptor, Upstream, find
 from app.engine.arms import Arms
 from app.engine.model import Model
 from app.engine.pair import Listed, Pair
@@ -146,7 +146,7 @@ class Session:
             if switches != self._switches:  # another pair came while this run waited: its ids are other ones
                 ids = self._checked(request, upstream)
             acceptor = self._acceptor(request.acceptor)
-            yield self._started(request, acceptor, len(ids))
+            yield self._started(request, acceptor, len(ids), upstream)
             known: set[int] = set()
             reasons = {}
             try:
@@ -170,19 +170,22 @@ class Session:
                 return
             yield RunFinished(next((r for r in ("context", "length") if r in reasons.values()), "stop"))
 
-    def _started(self, request: Request, acceptor: Acceptor, prompt_tokens: int) -> RunStarted:
+    def _started(self, request: Request, acceptor: Acceptor, prompt_tokens: int, upstream: bool) -> RunStarted:
+        """upstream: what an acceptor promises, it promises of this loop, not of another."""
+        own_acceptor = acceptor is self._custom
         return RunStarted(
-            request=request,
+            request=request if own_acceptor or not upstream else replace(request, acceptor=Upstream.name),
             pair=self.pair,
             backend=self.backend,
             device=self.device,
             target=self.target,
             draft=self.draft,
             prompt_tokens=prompt_tokens,
-            lossless=acceptor.lossless,
+            lossless=acceptor.lossless and not upstream,
             bit_identical=self.bit_identical,
             created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
-            same_text=acceptor.same_text,
+            same_text=acceptor.same_text and not upstream,
+            engine="upstream" if upstream else "own",
         )
 
     def _rounds(

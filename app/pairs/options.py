@@ -15,8 +15,8 @@ class PairOptions:
     """What the command line says of a pair. None: the embedded pair, the backend's own choice.
 
     target and draft: a GGUF, a Hugging Face directory or, for torch, a Hub id (`revision`, `draft_revision`: which
-    version of it). threads is for openvino and torch on a processor, device for torch; tp_degree, windows and
-    artifacts are for neuron.
+    version of it). threads is for openvino and torch on a processor, device for torch; tp_degree, windows,
+    artifacts and neuron_library are for neuron.
     """
 
     backend: str = "openvino"
@@ -31,6 +31,7 @@ class PairOptions:
     tp_degree: int | None = None
     windows: tuple[int, ...] | None = None
     artifacts: Path | None = None
+    neuron_library: str | None = None
 
 
 def is_hub_id(path: Path) -> bool:

@@ -1,7 +1,8 @@
 """Pairs by description: which backends there are, by name, and how a pair is checked and loaded.
 
-A backend is a room of `app.backends` with a module `loading` that has `prepare(options, freed)`, and `STAYS`, a sentence,
-where a process that loaded such a pair can load no other.
+A backend is a room of `app.backends` with a module `loading` that has `prepare(options, freed)`; `promised(options)` where
+something of a pair is known before it is loaded; and `STAYS`, a sentence, where a process that loaded such a pair can
+load no other.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from app.engine.pair import Pair
+from app.engine.pair import Pair, Promised
 from app.errors import PairError
 from app.pairs.options import PairOptions
 
@@ -31,6 +32,12 @@ class ListedPair:
 
     def prepare(self, freed: int = 0) -> Callable[[], Pair]:
         return prepare(self.options, freed)
+
+
+def promised(options: PairOptions) -> Promised:
+    """What the backend knows of the pair before anything is read. Raises PairError."""
+    known: Promised = getattr(_loading(options.backend), "promised", lambda _: Promised())(options)
+    return known
 
 
 def load(options: PairOptions) -> Pair:

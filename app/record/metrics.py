@@ -288,9 +288,9 @@ class Metrics:
 
     @property
     def total_variation(self) -> float | None:
-        """The worst of any round."""
-        known = [arm.total_variation for arm in self.arms.values() if arm.total_variation is not None]
-        return max(known, default=None)
+        """The worst of any round of the arm that drafts; None where it is not known, as of upstream's loop."""
+        arm = self.arms.get("speculative") or self.arms.get("target")
+        return None if arm is None else arm.total_variation
 
     def text(self, arm: Arm) -> str:
         """What the arm wrote, without control tokens."""
@@ -301,6 +301,7 @@ class Metrics:
         """The summary line: JSON types only; an arm that did not run is absent."""
         return {
             "type": "summary",
+            "engine": "own" if self.started is None else self.started.engine,
             "arms": {arm: self._arm_summary(arm) for arm in ARMS if arm in self.arms},
             "speedup": self.speedup,
             "first_divergence": self.first_divergence,

@@ -208,9 +208,7 @@ def sweep(
     Raises RequestError before anything runs for windows that cannot work, and in between for a run that fails.
     Closing the generator closes the run under way.
     """
-    check(session, ks)
-    if not prompts:
-        raise RequestError("There is no prompt to sweep; type one, or choose examples.")
+    check(session.windows, prompts, ks)
     found = Sweep(ks)
     order = [
         (prompt, found.ks[(turn + place) % len(found.ks)])
@@ -235,16 +233,18 @@ def sweep(
     yield Step(len(order), len(order), "", found)
 
 
-def check(session: Runner, ks: Iterable[int]) -> None:
-    """Raises RequestError unless every window can run."""
+def check(windows: tuple[int, ...] | None, prompts: Sequence[str], ks: Iterable[int]) -> None:
+    """Raises RequestError unless there is something to sweep. windows: those the pair can run, None = any."""
     wrong = [k for k in ks if not MIN_K <= k <= MAX_K]
     if wrong or not list(ks):
         raise RequestError(
             f"{f'k = {wrong[0]}' if wrong else 'No window'} cannot be swept; choose windows from {MIN_K} to {MAX_K}."
         )
-    if session.windows is not None and (absent := sorted(set(ks) - set(session.windows))):
-        known = ", ".join(map(str, session.windows))
+    if windows is not None and (absent := sorted(set(ks) - set(windows))):
+        known = ", ".join(map(str, windows))
         raise RequestError(f"The window k = {absent[0]} was not compiled; choose among {known}.")
+    if not prompts:
+        raise RequestError("There is no prompt to sweep; type one, or choose examples.")
 
 
 def _short(prompt: str) -> str:

@@ -22,6 +22,7 @@ READABLE_VERSIONS = (1, 2)
 MAX_TRACE_BYTES = 64 * 1024 * 1024
 
 Arm = Literal["target", "speculative"]
+Engine = Literal["own", "upstream"]
 Arms = Literal["both", "target", "speculative"]
 State = Literal["accepted", "rejected", "discarded"]
 Provenance = Literal["corrected", "bonus", "target"]
@@ -189,7 +190,8 @@ class Round:
 @dataclass(frozen=True, slots=True)
 class RunStarted:
     """The first event. bit_identical: the backend promises window-independent logits. same_text: the acceptor makes
-    both arms print one text at any temperature, given such logits."""
+    both arms print one text at any temperature, given such logits. engine: whose loop ran the speculative arm; upstream: that of
+    the backend's library, which promises nothing of the text (own in traces of before it was recorded)."""
 
     request: Request
     pair: str
@@ -203,6 +205,7 @@ class RunStarted:
     created: str
     schema_version: int = SCHEMA_VERSION
     same_text: bool = False
+    engine: Engine = "own"
 
 
 @dataclass(frozen=True, slots=True)

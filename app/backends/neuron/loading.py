@@ -26,15 +26,24 @@ from app.backends.neuron.packages import check_placeholders, chosen, import_libr
 from app.backends.neuron.settings import DEFAULT_N_POSITIONS, DEFAULT_WINDOWS, Settings
 from app.backends.neuron.upstream import run_upstream
 from app.backends.neuron.weights import check_weights
-from app.engine.pair import Pair
+from app.engine.pair import Pair, Promised
 from app.errors import PairError, RequestError
-from app.neuron.catalogue import NXD_INFERENCE, ModelConfig
+from app.neuron.catalogue import NXD_INFERENCE, TRANSFORMERS_NEURONX, ModelConfig
 from app.neuron.plan import Plan, named_dtype
 from app.neuron.plan import plan as size
 from app.pairs.options import PairOptions, cache_dir
 
 STAYS = "A process keeps the NeuronCores it first took; start the playground with that pair instead, by --pair FILE."
 log = logging.getLogger(__name__)
+
+
+def promised(options: PairOptions) -> Promised:
+    """The windows that will be offered, and whether the library brings a loop of its own."""
+    try:
+        library = chosen(options.neuron_library).name
+    except PairError:  # told on loading, after what else is amiss
+        library = options.neuron_library or TRANSFORMERS_NEURONX
+    return Promised(options.windows or DEFAULT_WINDOWS, library == TRANSFORMERS_NEURONX)
 
 
 def prepare(options: PairOptions, freed: int) -> Callable[[], Pair]:
@@ -52,6 +61,7 @@ def prepare(options: PairOptions, freed: int) -> Callable[[], Pair]:
         "n_positions": options.n_positions,
         "windows": options.windows,
         "artifacts": options.artifacts,
+        "library": options.neuron_library,
     }
     chosen_options: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
 
@@ -63,7 +73,7 @@ def prepare(options: PairOptions, freed: int) -> Callable[[], Pair]:
             target=target,
             draft=draft,
             tokenizer=target_files.tokenizer(),
-            reference_loop=partial(run_upstream, target, draft),
+            reference_loop=partial(run_upstream, target, draft) if promised(options).reference_loop else None,
             stays=STAYS,
         )
 
