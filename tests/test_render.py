@@ -108,6 +108,9 @@ def _different(**changes: object) -> str:
 
 def test_each_divergence_has_its_own_reason() -> None:
     assert "is lossy" in _different(lossless=False)
+    upstream = _different(lossless=False, engine="upstream")
+    assert "upstream's own loop" in upstream
+    assert "lossy" not in upstream
     assert "not the same draws" in _different(temperature=0.8)
     assert "fault worth reporting" in _different()
     assert "fault worth reporting" in _different(temperature=0.8, same_text=True)

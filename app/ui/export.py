@@ -15,9 +15,7 @@ def export_html(trace: Iterable[Event]) -> str:
     """One self-contained page of a trace: the page's token view, rounds and figures, from a file, with no server."""
     content = list(trace)
     started = next((event for event in content if isinstance(event, RunStarted)), None)
-    title = (
-        "Speculative sampling" if started is None else f"Speculative sampling: {started.pair}, k = {started.request.k}"
-    )
+    title = "Speculative sampling" if started is None else _title(started)
     return f"""<!doctype html>
 <html lang="en">
 <head>
@@ -40,3 +38,8 @@ def export_html(trace: Iterable[Event]) -> str:
 </body>
 </html>
 """
+
+
+def _title(started: RunStarted) -> str:
+    by = " by upstream's own loop, a reference" if started.engine == "upstream" else ""
+    return f"Speculative sampling{by}: {started.pair}, k = {started.request.k}"

@@ -1,7 +1,7 @@
 /* The headline: what both arms measured, in big numbers. */
 (() => {
   const Playground = (globalThis.Playground ??= {});
-  const { ARMS, format, h, roundAt, term } = Playground;
+  const { ARMS, format, h, promiseOf, roundAt, term } = Playground;
 
   const ROUNDING = 1e-6; // below it a distance is that of floating point
 
@@ -68,9 +68,9 @@
       this.meter.setAttribute("aria-valuenow", (distance ?? 0).toFixed(3));
       this.promise.hidden = !started || !this.store.run.running.includes("speculative");
       if (!started) return;
-      const promise = started.lossless ? "lossless" : "lossy";
-      this.promise.className = `promise ${promise}`;
-      this.promise.textContent = promise;
+      const promise = promiseOf(started);
+      this.promise.className = `promise ${promise.kind}`;
+      this.promise.textContent = promise.name;
     }
   }
 

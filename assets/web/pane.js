@@ -1,7 +1,7 @@
 /* One arm's answer, a box for each token. */
 (() => {
   const Playground = (globalThis.Playground ??= {});
-  const { NAMES, format, h, roundAt } = Playground;
+  const { NAMES, format, h, promiseOf, roundAt } = Playground;
 
   const shownText = (run, token) => {
     if (token.special) return run.label(token.id).replace(/^<\|?|\|?>$/g, "");
@@ -99,10 +99,10 @@
     rule(started) {
       this.promise.hidden = this.arm === "target" || !started;
       if (this.promise.hidden) return;
-      const promise = started.lossless ? "lossless" : "lossy";
-      this.promise.className = `promise ${promise}`;
-      this.promise.textContent = `${started.request.acceptor}, ${promise}`;
-      this.promise.title = started.lossless ? "This text is distributed exactly as the target's own." : "This rule keeps drafts the target would not have chosen: the text is not the target's.";
+      const promise = promiseOf(started);
+      this.promise.className = `promise ${promise.kind}`;
+      this.promise.textContent = `${started.request.acceptor}, ${promise.name}`;
+      this.promise.title = promise.title;
     }
 
     markDivergence() {

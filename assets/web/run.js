@@ -103,6 +103,13 @@
     return arm.rounds[low - 1];
   };
 
-  Object.assign(Playground, { ARMS, KINDS, NAMES, Run, roundAt });
+  /** What a run's speculative text may be held to: its kind, in a word, in a sentence. */
+  const promiseOf = (started) => {
+    if (started.engine === "upstream") return { kind: "lossy", name: "a reference", title: "Upstream's own loop ran it: it promises nothing of the text." };
+    if (started.lossless) return { kind: "lossless", name: "lossless", title: "This text is distributed exactly as the target's own." };
+    return { kind: "lossy", name: "lossy", title: "This rule keeps drafts the target would not have chosen: the text is not the target's." };
+  };
+
+  Object.assign(Playground, { ARMS, KINDS, NAMES, Run, promiseOf, roundAt });
   if (typeof module !== "undefined") module.exports = Playground;
 })();

@@ -3,12 +3,16 @@
   const Playground = (globalThis.Playground ??= {});
   const { ARMS, Headline, Legend, Pane, Plot, Race, Toolbar, attachCard, format, h, shelf } = Playground;
 
+  const REFERENCE =
+    "The speculative arm was run by upstream's own loop, as a reference for speed: it knows no temperature, top_p or top_k, and its text is not distributed as the target's.";
+
   /** options: {server, hint, figure, plotly, recordings}; without a server it reads files only. */
   class View {
     constructor(store, options) {
       this.store = store;
       this.server = options.server;
       this.keepDue = this.kept = 0;
+      this.reference = h("p", { class: "reference", role: "note", hidden: true }, REFERENCE);
       this.message = h("p", { class: "message", role: "status", "data-kind": "one" }, options.hint ?? "");
       this.panes = ARMS.map((arm) => new Pane(store, arm));
       this.headline = new Headline(store);
@@ -20,7 +24,7 @@
       this.advice = h("p", { class: "advice", hidden: true });
       const told = h("div", { class: "told" }, this.message, this.race.lead, this.advice);
       const panes = h("div", { class: "panes" }, ...this.panes.map((pane) => pane.element));
-      this.element = h("div", { class: "pg pg-view" }, this.headline.element, told, this.legend.element, panes, this.race.element, this.toolbar.element, this.plot.element, this.about);
+      this.element = h("div", { class: "pg pg-view" }, this.reference, this.headline.element, told, this.legend.element, panes, this.race.element, this.toolbar.element, this.plot.element, this.about);
       attachCard(store, panes, this.panes);
       this.store.on("run", () => this.#reset());
       this.store.on("items", () => this.#grow());
@@ -85,6 +89,7 @@
         pane.rule(off ? null : run.started);
         pane.element.classList.toggle("writing", this.store.live && Boolean(run.started) && !pane.data.rounds.at(-1)?.finish_reason && !off);
       }
+      this.reference.hidden = run.started?.engine !== "upstream";
       if (run.started) {
         const { request, target, draft, backend, device, prompt_tokens: prompt } = run.started;
         const { temperature, top_p: topP, top_k: topK, seed } = request.sampling;
