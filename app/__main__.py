@@ -12,12 +12,15 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from app.bench import cli as bench
-from app.cli import export, plan, run, serve, sweep
+from app.cli import export, plan, run, serve, setup, sweep
 from app.cli.flags import BAD_INPUT
 from app.distill import cli as distill
 from app.errors import PlaygroundError
+from app.places import COMMAND
 
 INTERRUPTED = 130
+DEFAULT = "serve"
+"""The command where only its flags are given, or nothing."""
 COMMANDS = {
     "serve": (serve, "the page (default)"),
     "run": (run, "one request, no browser"),
@@ -26,6 +29,7 @@ COMMANDS = {
     "distill": (distill, "make and evaluate a draft for a target"),
     "bench": (bench, "measure the embedded pair"),
     "export": (export, "a trace file to one self-contained HTML page"),
+    "setup": (setup, "fetch the embedded target, and do nothing else"),
 }
 """Each a module with `add_arguments(parser)` and `main(arguments) -> exit code`."""
 
@@ -37,7 +41,10 @@ class _Parser(argparse.ArgumentParser):
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    options = parser().parse_args(arguments)
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if not words or (words[0].startswith("-") and words[0] not in ("-h", "--help")):
+        words.insert(0, DEFAULT)
+    options = parser().parse_args(words)
     try:
         return int(options.command(options))
     except PlaygroundError as error:
@@ -52,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def parser() -> argparse.ArgumentParser:
     """All commands and their flags."""
-    root = _Parser(prog="./launch.sh", description="The playground for speculative sampling.")
+    root = _Parser(prog=COMMAND, description="The playground for speculative sampling.")
     commands = root.add_subparsers(required=True, metavar="COMMAND", parser_class=_Parser)
     for name, (module, purpose) in COMMANDS.items():
         command = commands.add_parser(name, help=purpose, description=purpose)

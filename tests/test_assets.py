@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from app.places import ASSETS
 from app.ui import assets, palette, plots
 from app.ui.assets import WEB
 
+ROOT = ASSETS.parent
 HEX = re.compile(r"#[0-9a-fA-F]{3,8}\b")
 
 
@@ -44,7 +46,7 @@ def test_every_file_is_used_once() -> None:
 
 
 def test_no_style_and_no_script_stands_in_python() -> None:
-    for path in assets.FOLDER.parent.glob("app/ui/*.py"):
+    for path in ROOT.glob("app/ui/*.py"):
         source = path.read_text(encoding="utf-8")
         assert not re.search(r"\{[^{}\n]*\b[a-z-]+:[^{}\n]+;[^{}\n]*\}", source), f"{path.name} holds a style"
         assert "addEventListener" not in source, f"{path.name} holds a script"
@@ -52,7 +54,7 @@ def test_no_style_and_no_script_stands_in_python() -> None:
 
 @pytest.mark.parametrize("folder", ["app/ui", "assets/web"])
 def test_files_are_small(folder: str) -> None:
-    for path in (assets.FOLDER.parent / folder).iterdir():
+    for path in (ROOT / folder).iterdir():
         if path.is_file():
             assert path.read_text(encoding="utf-8").count("\n") <= 400, path.name
-    assert (assets.FOLDER.parent / "app/ui/page.py").read_text(encoding="utf-8").count("\n") < 200
+    assert (ROOT / "app/ui/page.py").read_text(encoding="utf-8").count("\n") < 200

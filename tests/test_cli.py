@@ -13,7 +13,8 @@ from app.__main__ import main
 from app.backends.openvino.loading import DEFAULT_DTYPE
 from app.engine.pair import Pair
 from app.pairs import registry as pairs
-from app.pairs.options import ROOT, PairOptions
+from app.pairs.options import PairOptions
+from app.places import ASSETS
 from app.record import trace
 
 PROMPT = "Explain what a transformer language model is, in three sentences."
@@ -68,7 +69,7 @@ def test_a_seed_gives_the_same_tokens_every_time(run_json: Run) -> None:
 
 @pytest.mark.parametrize("drafter", ["lookup", "draft+lookup"])
 def test_a_text_that_is_rewritten_is_looked_up(run_json: Run, drafter: str) -> None:
-    prompts = json.loads((ROOT / "assets" / "rewriting.json").read_text(encoding="utf-8"))
+    prompts = json.loads((ASSETS / "rewriting.json").read_text(encoding="utf-8"))
     for entry in prompts:
         _, summary = run_json("--prompt", entry["prompt"], "--drafter", drafter, "--k", "5")
         assert summary["first_divergence"] is None

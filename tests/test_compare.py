@@ -13,11 +13,11 @@ import pytest
 from app.__main__ import main
 from app.backends.toy import toy_pair
 from app.bench import compare, peers, report
+from app.bench.cli import README
 from app.bench.peer_files import PeerFiles
 from app.engine.pair import Pair
 from app.errors import RequestError
 from app.pairs import registry as pairs
-from app.pairs.options import ROOT
 
 NO_FILES = PeerFiles(Path("a"), Path("b"), Path("c"), Path("d"), Path("e"))
 
@@ -75,7 +75,7 @@ def test_the_table_puts_ratios_first_and_goes_between_the_readmes_marks(found: d
 
 
 def test_the_readme_has_the_marks() -> None:
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    text = README.read_text(encoding="utf-8")
     assert text.count(report.BEGIN) == text.count(report.END) == 1
 
 

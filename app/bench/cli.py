@@ -7,10 +7,12 @@ import json
 from pathlib import Path
 
 from app.errors import RequestError
-from app.pairs.options import ROOT, PairOptions
+from app.pairs.options import PairOptions
 from app.pairs.registry import load
+from app.places import ASSETS
 
-PROMPTS = ROOT / "assets" / "prompts.json"
+README = Path(__file__).with_name("README.md")
+PROMPTS = ASSETS / "prompts.json"
 PAGE = {"starts": 5, "turns": 3, "k": 3, "max_tokens": 128}
 
 
@@ -23,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--max-tokens", type=int, default=48)
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the results as JSON")
     parser.add_argument("--html", type=Path, metavar="FILE", help="also write a page with plots")
-    parser.add_argument("--readme", action="store_true", help="put the table into the README")
+    parser.add_argument("--readme", action="store_true", help="put the table into app/bench/README.md")
     parser.add_argument("--page", action="store_true", help="only what an open page costs (as `bench page`)")
     parser.set_defaults(measurement=None)
     measurements = parser.add_subparsers(dest="measurement", metavar="MEASUREMENT")
@@ -87,7 +89,7 @@ def _compare(args: argparse.Namespace) -> int:
     if args.html is not None:
         args.html.write_text(report.page(result), encoding="utf-8")
     if args.readme:
-        report.into_readme(result, ROOT / "README.md")
+        report.into_readme(result, README)
     return 0
 
 

@@ -19,7 +19,7 @@ from app.backends.checkpoints.checkpoint import Checkpoint, SafetensorsCheckpoin
 from app.backends.checkpoints.gguf_file import GgufCheckpoint, _gguf_name, sidecar
 from app.distill.pack import config_json, export
 from app.pairs.embedded import EMBEDDED_DRAFT, embedded_target
-from app.pairs.options import cache_dir
+from app.places import cache_dir
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from app.bench.peer_files import PeerFiles
 from app.errors import RequestError
-from app.pairs.options import ROOT
+from app.places import home
 
 HERE = Path(__file__).resolve().parent
 REQUIREMENTS = HERE / "requirements-peers.txt"
@@ -37,7 +37,7 @@ def environment() -> Path:
     """The Python of the peers' environment, made where it is missing. Packages that cannot be installed are missing
     peers, each named when it is asked for. PLAYGROUND_PEERS names an environment that is there already."""
     given = os.environ.get("PLAYGROUND_PEERS")
-    folder = Path(given) if given else ROOT / ".venv-peers"
+    folder = Path(given) if given else home() / ".venv-peers"
     python = folder / ("Scripts" if os.name == "nt" else "bin") / "python"
     stamp = folder / ".installed"
     wanted = REQUIREMENTS.read_text(encoding="utf-8")

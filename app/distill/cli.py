@@ -16,6 +16,7 @@ from typing import Any
 from app.errors import PairError, RequestError
 from app.pairs.embedded import embedded_target
 from app.pairs.options import PairOptions
+from app.places import ASSETS, home
 
 STAGES = {
     "dialogues": "let the target write instructions and answer them, and answer the held-out prompts",
@@ -25,7 +26,6 @@ STAGES = {
     "export": "write a packed draft as a plain Hugging Face checkpoint with the full vocabulary",
 }
 EMBEDDINGS = "model.embed_tokens.weight"
-ROOT = Path(__file__).resolve().parent.parent.parent
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -34,9 +34,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     for sub in made.values():
         sub.add_argument("--target", type=Path, help="a GGUF or a Hugging Face directory (default: the embedded one)")
         sub.add_argument(
-            "--work", type=Path, default=ROOT / "work" / "distill", help="where all stages keep their files"
+            "--work", type=Path, default=home() / "work" / "distill", help="where all stages keep their files"
         )
-        sub.add_argument("--prompts", type=Path, default=ROOT / "assets" / "prompts.json", help="the held-out prompts")
+        sub.add_argument("--prompts", type=Path, default=ASSETS / "prompts.json", help="the held-out prompts")
         sub.add_argument("--seed", type=int, default=0)
         sub.add_argument("--threads", type=int, help="processor threads (default: all)")
     dialogues = made["dialogues"]
@@ -61,9 +61,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     train.add_argument("--start", type=Path, help="begin from an earlier draft: a run's folder, or a packed draft's")
     for name in ("train", "pack"):
         made[name].add_argument("--run", default="run", help="name of the training run")
-    made["pack"].add_argument("--out", type=Path, default=ROOT / "assets" / "draft")
+    made["pack"].add_argument("--out", type=Path, default=ASSETS / "draft")
     for name in ("evaluate", "export"):
-        made[name].add_argument("--draft", type=Path, default=ROOT / "assets" / "draft")
+        made[name].add_argument("--draft", type=Path, default=ASSETS / "draft")
     made["export"].add_argument("--out", type=Path, required=True)
     evaluate = made["evaluate"]
     evaluate.add_argument("--k", default="5", help="windows, separated by commas; auto is one")

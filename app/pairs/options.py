@@ -1,13 +1,10 @@
-"""What is asked of a pair, and where models are kept."""
+"""What is asked of a pair."""
 
 from __future__ import annotations
 
-import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,13 +34,3 @@ class PairOptions:
 def is_hub_id(path: Path) -> bool:
     """Whether `path` is written as owner/name and is nothing on this disk."""
     return re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+", str(path)) is not None and not path.exists()
-
-
-def models_dir() -> Path:
-    """Where fetched models and what is made from them are kept; PLAYGROUND_MODELS moves it."""
-    return Path(os.environ.get("PLAYGROUND_MODELS") or ROOT / "models")
-
-
-def cache_dir() -> Path:
-    """Where graphs and metadata made from models are kept."""
-    return models_dir() / "cache"

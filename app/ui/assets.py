@@ -6,9 +6,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-FOLDER = Path(__file__).resolve().parents[2] / "assets"
-WEB = FOLDER / "web"
-REPLAYS = FOLDER / "replays"
+from app.places import ASSETS
+
+WEB = ASSETS / "web"
+REPLAYS = ASSETS / "replays"
 
 # Each script takes what it uses from those before it.
 VIEW_SCRIPTS = (
@@ -79,7 +80,7 @@ def first_script() -> str:
 
 def model_card() -> str:
     """The embedded draft's, as Markdown; empty where there is none."""
-    card = FOLDER / "draft" / "README.md"
+    card = ASSETS / "draft" / "README.md"
     return card.read_text(encoding="utf-8") if card.exists() else ""
 
 

@@ -9,8 +9,8 @@ from collections import deque
 from contextlib import suppress
 
 from app.errors import PlaygroundError, RequestError
+from app.places import ASSETS
 from app.record.trace import Request, Trace
-from app.ui.assets import FOLDER
 from app.ui.page import build_page, launch_options
 from app.ui.session import Session
 
@@ -41,7 +41,7 @@ def examples() -> list[dict[str, str]]:
 
     prompts.json is what drafts and acceptors are measured on; rewriting.json shows what lookup drafting is for.
     """
-    paths = [path for name in ("prompts.json", "rewriting.json") if (path := FOLDER / name).exists()]
+    paths = [path for name in ("prompts.json", "rewriting.json") if (path := ASSETS / name).exists()]
     found: list[dict[str, str]] = [entry for path in paths for entry in json.loads(path.read_text(encoding="utf-8"))]
     return found
 

@@ -30,7 +30,13 @@
       this.element.classList.toggle("pinned", Boolean(this.pinned));
       this.element.replaceChildren(...cardContent(this.store.run, token));
       this.element.classList.toggle("wide", this.element.querySelector(".alts.both") !== null);
-      if (pin) this.element.prepend(h("button", { class: "card-close", "aria-label": "Close the token card", onclick: () => this.hide(true) }, "×"));
+      if (pin) {
+        this.element.prepend(h("button", {
+          class: "card-close",
+          "aria-label": "Close the token card",
+          onclick: () => this.hide(true),
+        }, "×"));
+      }
       this.element.hidden = false;
       this.#place(element);
     }
@@ -55,7 +61,9 @@
         found.classList.add(name);
         this.marked.push(found);
       };
-      if (token.arm === "speculative") for (const other of [...token.round.tokens, ...token.round.refused]) mark(other, "same-round");
+      if (token.arm === "speculative") {
+        for (const other of [...token.round.tokens, ...token.round.refused]) mark(other, "same-round");
+      }
       const opposite = ARMS.find((arm) => arm !== token.arm);
       if (token.index !== null) mark(this.store.run.arms[opposite].tokens[token.index], "same-place");
       mark(token, "current");
@@ -80,9 +88,15 @@
   const attachCard = (store, root, panes) => {
     const card = new Card(store, panes);
     const optionOf = (event) => event.target.closest?.(".tok");
-    root.addEventListener("pointerover", (event) => event.pointerType !== "touch" && optionOf(event) && card.show(optionOf(event)));
+    root.addEventListener(
+      "pointerover",
+      (event) => event.pointerType !== "touch" && optionOf(event) && card.show(optionOf(event)),
+    );
     root.addEventListener("pointerout", (event) => optionOf(event) && card.hide());
-    root.addEventListener("focusin", (event) => optionOf(event)?.matches(":focus-visible") && card.show(optionOf(event)));
+    root.addEventListener(
+      "focusin",
+      (event) => optionOf(event)?.matches(":focus-visible") && card.show(optionOf(event)),
+    );
     root.addEventListener("focusout", () => card.hide());
     root.addEventListener("click", (event) => {
       const element = optionOf(event);
@@ -90,10 +104,14 @@
       if (card.pinned === element) card.hide(true);
       else card.show(element, true);
     });
-    document.addEventListener("click", (event) => card.pinned && !card.element.contains(event.target) && !optionOf(event) && card.hide(true));
+    document.addEventListener(
+      "click",
+      (event) => card.pinned && !card.element.contains(event.target) && !optionOf(event) && card.hide(true),
+    );
     document.addEventListener("keydown", (event) => event.key === "Escape" && card.hide(true));
     root.addEventListener("keydown", (event) => {
-      const element = optionOf(event) ?? (event.target.classList?.contains("pane-text") ? event.target.querySelector(".tok") : null);
+      const element = optionOf(event) ??
+        (event.target.classList?.contains("pane-text") ? event.target.querySelector(".tok") : null);
       const pane = element && panes.find((each) => each.list.contains(element));
       if (!pane) return;
       const moves = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 };

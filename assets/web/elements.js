@@ -22,7 +22,8 @@
   };
 
   /** A button of the page's own tools. */
-  const toolButton = (label, title, onclick, className = "") => h("button", { type: "button", class: `tool ${className}`, title, onclick }, label);
+  const toolButton = (label, title, onclick, className = "") =>
+    h("button", { type: "button", class: `tool ${className}`, title, onclick }, label);
 
   /** Give a text to the person as a file. */
   const download = (text, name, type) => {

@@ -20,11 +20,12 @@
       for (const part of [trace.line, trace.marker, trace.error_y]) if (part) part.color = tint;
     }
     layout.font = { ...layout.font, color: colour("muted"), family: style.fontFamily };
-    for (const axis of [layout.xaxis, layout.yaxis]) Object.assign(axis, { gridcolor: colour("line"), zerolinecolor: colour("line") });
+    for (const axis of [layout.xaxis, layout.yaxis]) {
+      Object.assign(axis, { gridcolor: colour("line"), zerolinecolor: colour("line") });
+    }
     layout.hoverlabel = { bgcolor: colour("panel"), bordercolor: colour("line"), font: { color: colour("ink") } };
     return [data, layout, config];
   };
-
 
   /** Mounts a component whose value is a list of {title, note, figure}. */
   Playground.mountFigures = (element, props, watch) => {
@@ -33,14 +34,29 @@
       const shown = props.value ?? [];
       if (areas.length !== shown.length) {
         areas = shown.map(() => h("div", { class: "plot-area", role: "img" }));
-        element.replaceChildren(...shown.map((each, i) => h("section", { class: "plot", "aria-label": each.title }, h("h4", {}, each.title), areas[i], h("p", { class: "plot-note" }, each.note))));
+        element.replaceChildren(
+          ...shown.map((each, i) =>
+            h(
+              "section",
+              { class: "plot", "aria-label": each.title },
+              h("h4", {}, each.title),
+              areas[i],
+              h("p", { class: "plot-note" }, each.note),
+            )
+          ),
+        );
       }
       shown.forEach((each, i) => {
         areas[i].setAttribute("aria-label", `${each.title}. ${each.note}`);
         areas[i].nextSibling.textContent = each.note;
       });
       if (!shown.length || !element.clientWidth) return;
-      plotly(props.plotly).then(() => window.Plotly && shown.forEach((each, i) => areas[i].isConnected && window.Plotly.react(areas[i], ...dressed(each.figure, element))));
+      plotly(props.plotly).then(() =>
+        window.Plotly &&
+        shown.forEach((each, i) =>
+          areas[i].isConnected && window.Plotly.react(areas[i], ...dressed(each.figure, element))
+        )
+      );
     };
     watch("value", draw);
     new ResizeObserver(() => {

@@ -12,13 +12,35 @@
       this.buttons = new Map();
       const entries = KINDS.map((kind) => {
         const count = h("b", { "data-count": kind }, "0");
-        const button = h("button", { type: "button", class: "legend-entry", "aria-pressed": "false", "data-term": kind, "data-kind": kind, onclick: () => this.store.isolate(kind) }, h("span", { class: `swatch tok k-${kind}` }, kind), count);
+        const button = h(
+          "button",
+          {
+            type: "button",
+            class: "legend-entry",
+            "aria-pressed": "false",
+            "data-term": kind,
+            "data-kind": kind,
+            onclick: () => this.store.isolate(kind),
+          },
+          h("span", { class: `swatch tok k-${kind}` }, kind),
+          count,
+        );
         this.counts.set(kind, count);
         this.buttons.set(kind, button);
         return button;
       });
       this.refused = h("input", { type: "checkbox", onchange: () => this.#showRefused() });
-      this.element = h("section", { class: "legend", "aria-label": "Legend" }, ...entries, h("label", { class: "legend-refused", title: "Show refused drafts struck through in their places" }, this.refused, "show refused"));
+      this.element = h(
+        "section",
+        { class: "legend", "aria-label": "Legend" },
+        ...entries,
+        h(
+          "label",
+          { class: "legend-refused", title: "Show refused drafts struck through in their places" },
+          this.refused,
+          "show refused",
+        ),
+      );
       this.store.on("isolate", () => this.#isolate());
     }
 

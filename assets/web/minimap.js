@@ -8,7 +8,13 @@
   /** The whole answer in small: a mark for each token, as wide as its text; the round shown is framed. */
   class Minimap {
     constructor(pick) {
-      this.element = h("canvas", { class: "minimap", role: "img", "aria-label": "The whole answer, a mark for each token", title: "The whole answer: click to go there", onclick: (event) => this.#click(event) });
+      this.element = h("canvas", {
+        class: "minimap",
+        role: "img",
+        "aria-label": "The whole answer, a mark for each token",
+        title: "The whole answer: click to go there",
+        onclick: (event) => this.#click(event),
+      });
       this.pick = pick;
       this.spots = [];
     }
@@ -48,7 +54,11 @@
       const paint = element.getContext("2d");
       paint.scale(ratio, ratio);
       const style = getComputedStyle(element);
-      const colour = Object.fromEntries(["accepted", "corrected", "bonus", "target", "ink"].map((name) => [name, style.getPropertyValue(`--${name}`).trim()]));
+      const colour = Object.fromEntries(
+        ["accepted", "corrected", "bonus", "target", "ink"].map((
+          name,
+        ) => [name, style.getPropertyValue(`--${name}`).trim()]),
+      );
       for (const { token, x, y, wide } of this.spots) {
         paint.globalAlpha = token.round.index <= shown.index ? 1 : 0.3;
         paint.fillStyle = colour[token.kind];

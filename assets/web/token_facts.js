@@ -11,22 +11,43 @@
   };
 
   /** Likeliest first, before and after what `heads` names; the token itself follows where it is not among them. */
-  const alternatives = (run, title, list, chosen, side, probability, heads = unwarped(run) ? [] : ["model", "warped"]) => {
+  const alternatives = (
+    run,
+    title,
+    list,
+    chosen,
+    side,
+    probability,
+    heads = unwarped(run) ? [] : ["model", "warped"],
+  ) => {
     const known = probability === undefined || list.some((other) => other.id === chosen);
     const shown = known ? list : [...list, { id: chosen, model_prob: null, warped_prob: probability }];
     const row = (other) => {
       const gauge = bar(other.warped_prob, side);
       if (heads.length) gauge.style.setProperty("--before", `${100 * (other.model_prob ?? 0)}%`);
       const before = heads.length ? h("span", { class: "before" }, format.chance(other.model_prob)) : null;
-      return h("div", { class: other.id === chosen ? "alt chosen" : "alt" }, h("code", {}, run.label(other.id)), gauge, before, h("b", {}, format.chance(other.warped_prob)));
+      return h(
+        "div",
+        { class: other.id === chosen ? "alt chosen" : "alt" },
+        h("code", {}, run.label(other.id)),
+        gauge,
+        before,
+        h("b", {}, format.chance(other.warped_prob)),
+      );
     };
-    const head = heads.length ? h("div", { class: "alt alt-head" }, h("h5", {}, title), ...heads.map((each) => h("span", {}, each))) : h("h5", {}, title);
+    const head = heads.length
+      ? h("div", { class: "alt alt-head" }, h("h5", {}, title), ...heads.map((each) => h("span", {}, each)))
+      : h("h5", {}, title);
     return h("div", { class: `alts alts-${side}${heads.length ? " both" : ""}` }, head, ...shown.map(row));
   };
 
   const coin = (run, drafted) => {
     const kept = drafted.state === "accepted";
-    const gauge = h("div", { class: "coin", role: "img", "aria-label": `coin ${format.chance(drafted.u)} against ${format.chance(drafted.threshold)}` });
+    const gauge = h("div", {
+      class: "coin",
+      role: "img",
+      "aria-label": `coin ${format.chance(drafted.u)} against ${format.chance(drafted.threshold)}`,
+    });
     const zone = h("i", { class: "coin-zone" });
     zone.style.width = `${Math.min(1, drafted.threshold) * 100}%`;
     const mark = h("i", { class: "coin-mark" });
@@ -34,8 +55,25 @@
     gauge.append(zone, mark);
     const margin = Math.abs(drafted.threshold - drafted.u);
     const below = drafted.u < drafted.threshold;
-    const outcome = below === kept ? (kept ? `kept, with ${format.chance(margin)} to spare` : `refused, by ${format.chance(margin)}`) : kept ? "kept, by a later coin of the block" : "refused, by the block as a whole";
-    return h("div", { class: "coin-row" }, h("p", {}, "coin ", h("b", {}, `u = ${format.chance(drafted.u)}`), below ? " < " : " ≥ ", h("b", {}, format.chance(drafted.threshold)), ` = ${thresholdName(run)}: ${outcome}`), gauge);
+    const outcome = below === kept
+      ? (kept ? `kept, with ${format.chance(margin)} to spare` : `refused, by ${format.chance(margin)}`)
+      : kept
+      ? "kept, by a later coin of the block"
+      : "refused, by the block as a whole";
+    return h(
+      "div",
+      { class: "coin-row" },
+      h(
+        "p",
+        {},
+        "coin ",
+        h("b", {}, `u = ${format.chance(drafted.u)}`),
+        below ? " < " : " ≥ ",
+        h("b", {}, format.chance(drafted.threshold)),
+        ` = ${thresholdName(run)}: ${outcome}`,
+      ),
+      gauge,
+    );
   };
 
   const thresholdName = (run) => {
@@ -50,11 +88,18 @@
     if (token.arm === "target") return `${place}: one pass of the target, one token.`;
     const window = round.drafted.length;
     const where = `${place}, place ${token.place + 1} of ${window + 1}.`;
-    const proposed = round.source === "lookup" ? "It followed the same tokens earlier in the text, so it was proposed again," : "The draft proposed it";
+    const proposed = round.source === "lookup"
+      ? "It followed the same tokens earlier in the text, so it was proposed again,"
+      : "The draft proposed it";
     const { drafter, k } = run.started?.request ?? {};
-    const nothing = drafter === "lookup" ? "the text held nothing to look up" : round.k === 1 && k === AUTO ? "drafting did not look worth its time" : "the window no longer fitted";
+    const nothing = drafter === "lookup"
+      ? "the text held nothing to look up"
+      : round.k === 1 && k === AUTO
+      ? "drafting did not look worth its time"
+      : "the window no longer fitted";
     // with k = auto a window may end before its widest
-    const ended = k === AUTO && round.source === "draft" && token.place === window - 1 && window + 1 < round.k && !token.special;
+    const ended = k === AUTO && round.source === "draft" && token.place === window - 1 && window + 1 < round.k &&
+      !token.special;
     const unsure = ended ? " The draft was not sure enough to go on: another pass of it was not worth its time." : "";
     return {
       accepted: `${where} ${proposed} and the acceptor kept it.${unsure}`,
@@ -70,19 +115,55 @@
   const cardContent = (run, token) => {
     const { drafted, final } = token;
     const text = run.label(token.id);
-    const head = h("header", {}, h("code", { class: `card-token k-${token.kind}` }, text), h("span", { class: `chip k-${token.kind}` }, token.kind), h("span", { class: "card-id" }, `id ${token.id}${token.index === null ? "" : ` · token ${token.index + 1}`}`));
+    const head = h(
+      "header",
+      {},
+      h("code", { class: `card-token k-${token.kind}` }, text),
+      h("span", { class: `chip k-${token.kind}` }, token.kind),
+      h("span", { class: "card-id" }, `id ${token.id}${token.index === null ? "" : ` · token ${token.index + 1}`}`),
+    );
     const content = [head, h("p", { class: "card-where" }, sentence(run, token))];
     if (drafted) {
       content.push(
-        h("div", { class: "pq" }, h("span", {}, "p target"), bar(drafted.p, "target"), h("b", { "data-figure": "p" }, format.chance(drafted.p)), h("span", {}, "q draft"), bar(drafted.q, "draft"), h("b", { "data-figure": "q" }, format.chance(drafted.q))),
+        h(
+          "div",
+          { class: "pq" },
+          h("span", {}, "p target"),
+          bar(drafted.p, "target"),
+          h("b", { "data-figure": "p" }, format.chance(drafted.p)),
+          h("span", {}, "q draft"),
+          bar(drafted.q, "draft"),
+          h("b", { "data-figure": "q" }, format.chance(drafted.q)),
+        ),
       );
       if (drafted.u !== null && drafted.threshold !== null) content.push(coin(run, drafted));
-      else if (drafted.state !== "discarded") content.push(h("p", { class: "card-note" }, "This acceptor flips no coin for it."));
-      content.push(h("div", { class: "alt-columns" }, alternatives(run, "target's likeliest", drafted.target_alternatives, token.id, "target", drafted.p), alternatives(run, "draft's likeliest", drafted.draft_alternatives, token.id, "draft", drafted.q)));
+      else if (drafted.state !== "discarded") {
+        content.push(h("p", { class: "card-note" }, "This acceptor flips no coin for it."));
+      }
+      content.push(
+        h(
+          "div",
+          { class: "alt-columns" },
+          alternatives(run, "target's likeliest", drafted.target_alternatives, token.id, "target", drafted.p),
+          alternatives(run, "draft's likeliest", drafted.draft_alternatives, token.id, "draft", drafted.q),
+        ),
+      );
     } else {
-      content.push(h("div", { class: "pq" }, h("span", {}, "p target"), bar(final.p, "target"), h("b", { "data-figure": "p" }, format.chance(final.p))));
+      content.push(
+        h(
+          "div",
+          { class: "pq" },
+          h("span", {}, "p target"),
+          bar(final.p, "target"),
+          h("b", { "data-figure": "p" }, format.chance(final.p)),
+        ),
+      );
       const columns = [alternatives(run, "target's likeliest", final.alternatives, token.id, "target", final.p)];
-      if (final.residual.length) columns.push(alternatives(run, "drawn from", final.residual, token.id, "residual", undefined, ["p", "residual"]));
+      if (final.residual.length) {
+        columns.push(
+          alternatives(run, "drawn from", final.residual, token.id, "residual", undefined, ["p", "residual"]),
+        );
+      }
       content.push(h("div", { class: "alt-columns" }, ...columns));
     }
     return content;

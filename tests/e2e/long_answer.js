@@ -1,27 +1,68 @@
 /* 2,000 tokens in each pane, then thirty updates live and thirty moments of a replay.
    Gives [ms of an update, ms of a moment, tokens of each pane, elements removed]; the least of thirty each, which
    a busy machine does not move. */
-async () => {
+(async () => {
   const { store } = window.Playground;
   const alternatives = [1, 2, 3, 4, 5].map((id) => ({ id, model_prob: 0.2, warped_prob: 0.2 }));
   const made = { target: { rounds: 0, tokens: 0 }, speculative: { rounds: 0, tokens: 0 } };
-  const figures = ({ tokens, rounds }) => ({ tokens, rounds, ttft_s: 0.01, tpot_s: 0.01, tokens_per_s: 100, mean_acceptance_length: 2, acceptance_rate: 0.5, draft_acceptance_rate: 0.4, acceptance_by_position: [0.5, 0.4, 0.3], total_variation: 0, counts: { accepted: tokens } });
+  const figures = ({ tokens, rounds }) => ({
+    tokens,
+    rounds,
+    ttft_s: 0.01,
+    tpot_s: 0.01,
+    tokens_per_s: 100,
+    mean_acceptance_length: 2,
+    acceptance_rate: 0.5,
+    draft_acceptance_rate: 0.4,
+    acceptance_by_position: [0.5, 0.4, 0.3],
+    total_variation: 0,
+    counts: { accepted: tokens },
+  });
 
   const round = (arm) => {
     const state = made[arm];
     const states = arm === "target" || !state.rounds ? [] : ["accepted", "rejected", "discarded"];
-    const drafted = states.map((kind) => ({ id: 2, state: kind, q: 0.3, p: 0.4, u: 0.5, threshold: 0.6, draft_alternatives: alternatives, target_alternatives: alternatives }));
+    const drafted = states.map((kind) => ({
+      id: 2,
+      state: kind,
+      q: 0.3,
+      p: 0.4,
+      u: 0.5,
+      threshold: 0.6,
+      draft_alternatives: alternatives,
+      target_alternatives: alternatives,
+    }));
     const final = { id: 1, provenance: drafted.length ? "corrected" : "target", p: 0.9, alternatives, residual: [] };
     const texts = [...(drafted.length ? [" word"] : []), state.rounds % 40 === 39 ? ".\n" : " longer"];
     state.tokens += texts.length;
-    const event = { type: "round", index: state.rounds++, arm, drafted, final, draft_seconds: 0.002, verify_seconds: 0.008, host_seconds: 0, total_variation: 0, finish_reason: null };
-    return { line: JSON.stringify(event), texts, drafts: states.map(() => " word"), clock: 0.01 * state.tokens, figures: figures(state), agreed: state.tokens, diverged: null };
+    const event = {
+      type: "round",
+      index: state.rounds++,
+      arm,
+      drafted,
+      final,
+      draft_seconds: 0.002,
+      verify_seconds: 0.008,
+      host_seconds: 0,
+      total_variation: 0,
+      finish_reason: null,
+    };
+    return {
+      line: JSON.stringify(event),
+      texts,
+      drafts: states.map(() => " word"),
+      clock: 0.01 * state.tokens,
+      figures: figures(state),
+      agreed: state.tokens,
+      diverged: null,
+    };
   };
-  const grow = (tokens) => ["target", "speculative"].flatMap((arm) => {
-    const items = [];
-    for (const end = made[arm].tokens + tokens; made[arm].tokens < end; ) items.push(round(arm));
-    return items;
-  });
+  const grow = (tokens) =>
+    ["target", "speculative"].flatMap((arm) => {
+      const items = [];
+      for (const end = made[arm].tokens + tokens; made[arm].tokens < end;) items.push(round(arm));
+      return items;
+    });
   let seq = 0;
   const send = (items) => store.receive([JSON.stringify({ run: "long", seq: seq++, items })]);
   const panes = ["target", "speculative"].map((arm) => document.querySelector(`.pane-${arm} .pane-text`));
@@ -45,5 +86,10 @@ async () => {
   const live = await cost(() => send(grow(4)));
   store.settle();
   const replayed = await cost((turn) => store.seek(store.run.duration * (0.5 + 0.01 * turn)));
-  return [live, replayed, panes.map((pane) => pane.querySelectorAll(".tok:not(.k-rejected):not(.k-discarded)").length), removed];
-};
+  return [
+    live,
+    replayed,
+    panes.map((pane) => pane.querySelectorAll(".tok:not(.k-rejected):not(.k-discarded)").length),
+    removed,
+  ];
+});

@@ -18,7 +18,7 @@ from tests.support.pages import served
 
 @pytest.fixture
 def address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    monkeypatch.setattr(pairs, "cache_dir", lambda: tmp_path / "cache")
+    monkeypatch.setenv("PLAYGROUND_MODELS", str(tmp_path / "models"))
 
     def tiny(name: str, changed: int | None = None) -> Path:
         return save_tokenizer(save_directory(tmp_path / name, TINY, weights(TINY)), changed=changed)

@@ -11,7 +11,8 @@ from app.engine.pair import Pair
 from app.errors import PairError
 from app.pairs import memory
 from app.pairs.embedded import EMBEDDED_DRAFT, EMBEDDED_DRAFT_NAME, EMBEDDED_NAME, embedded_target
-from app.pairs.options import PairOptions, cache_dir
+from app.pairs.options import PairOptions
+from app.places import cache_dir
 
 
 def pair_files(

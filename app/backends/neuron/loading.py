@@ -31,7 +31,8 @@ from app.errors import PairError, RequestError
 from app.neuron.catalogue import NXD_INFERENCE, TRANSFORMERS_NEURONX, ModelConfig
 from app.neuron.plan import Plan, named_dtype
 from app.neuron.plan import plan as size
-from app.pairs.options import PairOptions, cache_dir
+from app.pairs.options import PairOptions
+from app.places import cache_dir
 
 STAYS = "A process keeps the NeuronCores it first took; start the playground with that pair instead, by --pair FILE."
 log = logging.getLogger(__name__)

@@ -10,7 +10,8 @@ from app.engine.model import Model
 from app.engine.pair import Pair
 from app.errors import PairError
 from app.pairs import memory
-from app.pairs.options import PairOptions, cache_dir, is_hub_id
+from app.pairs.options import PairOptions, is_hub_id
+from app.places import cache_dir
 
 DEFAULT_DTYPE = "int8"
 
