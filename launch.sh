@@ -81,12 +81,15 @@ wants() {
 # The Neuron packages live in AWS's own environments: use the active one, and add the page's packages to it.
 neuron_python() {
   local python="${VIRTUAL_ENV:-${CONDA_PREFIX:-/none}}/bin/python"
-  if ! "$python" -c 'import importlib.util as u, sys; sys.exit(u.find_spec("transformers_neuronx") is None)' 2>/dev/null; then
-    fail "No Neuron environment is active: on an Inf2 or Trn1 instance, activate the one that has transformers-neuronx (see the Neuron chapter of README.md), then run the same command."
+  has() { "$python" -c "import importlib.util as u, sys; sys.exit(u.find_spec('$1') is None)" 2>/dev/null; }
+  local requirements=app/backends/requirements-neuron.txt
+  if ! has transformers_neuronx; then
+    has neuronx_distributed_inference || fail "No Neuron environment is active: on an Inf2, Trn1 or Trn2 instance, activate one that has transformers-neuronx or neuronx-distributed-inference (see app/neuron/README.md), then run the same command."
+    requirements=app/backends/requirements-neuron-nxd.txt
   fi
   if ! "$python" -c 'import gradio, jinja2, plotly, tokenizers' 2>/dev/null; then
     echo "Adding the page's packages to the Neuron environment..." >&2
-    "$python" -m pip install --disable-pip-version-check --quiet -r app/backends/requirements-neuron.txt >&2 ||
+    "$python" -m pip install --disable-pip-version-check --quiet -r "$requirements" >&2 ||
       fail "Adding the page's packages failed; check the network connection, then run the same command again."
   fi
   printf '%s' "$python"

@@ -85,6 +85,14 @@ def test_cores_the_person_named_are_kept(
     assert os.environ[variable] == value
 
 
+def test_the_process_is_tagged_for_neuron_monitor(pair: Load, monkeypatch: pytest.MonkeyPatch) -> None:
+    pair()
+    assert os.environ["NEURON_PROCESS_TAG"].endswith(f"-{os.getpid()}")
+    monkeypatch.setenv("NEURON_PROCESS_TAG", "mine")
+    pair()
+    assert os.environ["NEURON_PROCESS_TAG"] == "mine"
+
+
 def test_without_a_degree_the_planner_chooses(pair: Load) -> None:
     assert pair(tp_degree=None)[0].module.tp_degree == 2
 

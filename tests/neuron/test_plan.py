@@ -10,19 +10,29 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from app.cli import plan as command
 from app.errors import PairError, RequestError
-from app.neuron import planner
-from app.neuron.catalogue import CORE_BYTES, INSTANCES, MODELS, ModelConfig, model_config
+from app.neuron.catalogue import (
+    CORE_BYTES,
+    INSTANCES,
+    LIBRARIES,
+    MODELS,
+    NXD_INFERENCE,
+    TRANSFORMERS_NEURONX,
+    ModelConfig,
+    model_config,
+)
 from app.neuron.memory import DTYPE_BYTES, GB, device_kv_heads, device_parameters, kv_bytes
 from app.neuron.plan import plan
 
-SUPPORTED = [name for name, instance in INSTANCES.items() if instance.num_cores]
+SUPPORTED = list(INSTANCES)
+INF2_AND_TRN1 = [name for name, instance in INSTANCES.items() if TRANSFORMERS_NEURONX in instance.libraries]
 
 
 def run_cli(*flags: str) -> int:
     parser = argparse.ArgumentParser()
-    planner.add_arguments(parser)
-    return planner.main(parser.parse_args(flags))
+    command.add_arguments(parser)
+    return command.main(parser.parse_args(flags))
 
 
 # --- the published examples ---
@@ -51,7 +61,7 @@ def test_the_pair_fits_all_cores_of_inf2_48xlarge(dtype: str) -> None:
     assert not result.warnings
 
 
-@pytest.mark.parametrize("target", ["llama-3-70b", "llama-3.1-70b"])
+@pytest.mark.parametrize("target", ["llama-3-70b", "llama-3.1-70b", "llama-3.3-70b"])
 def test_llama_3_pairs_run_where_llama_2_does(target: str) -> None:
     for instance, degree in (("trn1.32xlarge", 32), ("inf2.48xlarge", 24)):
         assert plan(instance, target, "llama-3-8b").tp_degree == degree
@@ -83,6 +93,8 @@ def test_the_fit_matches_the_six_published_memory_figures() -> None:
         ("llama-2-70b", 68.977),
         ("llama-3-8b", 8.030),
         ("llama-3-70b", 70.554),
+        ("llama-3.1-405b", 405.853),
+        ("llama-3.3-70b", 70.554),
         ("llama-3.2-1b", 1.236),
         ("llama-3.2-3b", 3.213),
     ],
@@ -114,18 +126,49 @@ def test_stored_kv_heads(heads: int, kv_heads: int, tp_degree: int, stored: int)
     assert device_kv_heads(model, tp_degree) == stored
 
 
+@pytest.mark.parametrize(
+    ("heads", "kv_heads", "tp_degree", "stored"),
+    [
+        (64, 8, 4, 8),  # divides: as it is
+        (64, 8, 8, 8),
+        (64, 8, 32, 32),  # one a core
+        (64, 8, 64, 64),
+        (64, 8, 24, 24),
+        (64, 8, 12, 72),  # 12 is no multiple of 8: one for every padded query head
+        (32, 32, 24, 48),  # no groups: padded with the query heads
+        (24, 8, 16, 16),
+        (9, 3, 2, 10),  # transformers-neuronx the same
+        (9, 3, 4, 12),  # transformers-neuronx stores 4
+        (56, 8, 32, 32),
+        (128, 8, 64, 64),
+    ],
+)
+def test_kv_heads_that_nxd_inference_stores(heads: int, kv_heads: int, tp_degree: int, stored: int) -> None:
+    model = ModelConfig("m", 1000, heads * 64, 2, heads, kv_heads, 256, 2048)
+    assert device_kv_heads(model, tp_degree, NXD_INFERENCE) == stored
+
+
+def test_nxd_inference_copies_a_tied_output_layer() -> None:
+    model = MODELS["llama-3.2-1b"]
+    extra = device_parameters(model, 1, NXD_INFERENCE) - device_parameters(model, 1)
+    assert extra == model.vocab_size * model.hidden_size
+
+
 @given(
     st.sampled_from(sorted(MODELS)),
     st.sampled_from(sorted(DTYPE_BYTES)),
-    st.sampled_from([1, 2, 8, 12, 16, 24, 32]),
+    st.sampled_from([1, 2, 8, 12, 16, 24, 32, 64]),
     st.integers(2, 8192),
+    st.sampled_from(LIBRARIES),
 )
-def test_a_device_never_stores_less_than_the_model(name: str, dtype: str, tp_degree: int, n_positions: int) -> None:
+def test_a_device_never_stores_less_than_the_model(
+    name: str, dtype: str, tp_degree: int, n_positions: int, library: str
+) -> None:
     model = MODELS[name]
-    heads = device_kv_heads(model, tp_degree)
+    heads = device_kv_heads(model, tp_degree, library)
     assert heads >= model.num_kv_heads
     assert heads % tp_degree == 0
-    assert device_parameters(model, tp_degree) >= model.num_parameters
+    assert device_parameters(model, tp_degree, library) >= model.num_parameters
     assert kv_bytes(model, dtype, 2 * n_positions) == 2 * kv_bytes(model, dtype, n_positions)
 
 
@@ -134,7 +177,7 @@ def test_kv_cache_of_llama_2_7b() -> None:
     assert kv_bytes(MODELS["llama-2-7b"], "bf16", 1) == 2**19
 
 
-@pytest.mark.parametrize("instance", SUPPORTED)
+@pytest.mark.parametrize("instance", INF2_AND_TRN1)
 @pytest.mark.parametrize("dtype", ["bf16", "f32"])
 def test_a_recommendation_is_allowed_and_fits(instance: str, dtype: str) -> None:
     for target, draft in (
@@ -156,6 +199,41 @@ def test_no_core_is_left_without_an_attention_head() -> None:
     assert plan("trn1.32xlarge", "llama-3.2-3b", "llama-3.2-1b").tp_degree == 16
 
 
+# --- Trainium2, by NxD Inference ---
+
+
+def test_a_large_pair_on_trainium2() -> None:
+    """64 logical cores of 24 GiB; 405 billion parameters in bf16 are 812 GB of their 1.5 TB."""
+    result = plan("trn2.48xlarge", "llama-3.1-405b", "llama-3.1-8b", library=NXD_INFERENCE)
+    assert result.ok
+    assert result.tp_degree == 64  # 32, the heads of the draft, would hold 26.1 GB a core
+    assert (result.instance.device_gib, result.instance.core_gb) == (1536, 24)
+    assert result.per_core is not None
+    assert result.per_core.capacity == 24 * 2**30
+    assert result.to_dict()["library"] == NXD_INFERENCE
+    assert any("estimated from figures of transformers-neuronx" in warning for warning in result.warnings)
+    assert "neuronx_distributed_inference is imported" in result.load_order[0]
+
+
+def test_405b_fits_no_instance_of_transformers_neuronx() -> None:
+    refusal = only_refusal("trn1.32xlarge", "llama-3.1-405b", "llama-3.1-8b")
+    assert "an instance that holds it" not in refusal
+    assert "smaller models" in refusal
+
+
+def test_the_small_trainium2_is_inferred() -> None:
+    result = plan("trn2.3xlarge", "llama-3.1-8b", "llama-3.2-1b", library=NXD_INFERENCE)
+    assert result.ok
+    assert any("inferred" in warning for warning in result.warnings)
+
+
+@pytest.mark.parametrize("instance", SUPPORTED)
+def test_nxd_inference_is_planned_for_every_instance(instance: str) -> None:
+    result = plan(instance, "llama-3.2-3b", "llama-3.2-1b", library=NXD_INFERENCE)
+    assert result.ok
+    assert result.tp_degree in result.instance.all_degrees
+
+
 # --- refusals ---
 
 
@@ -168,9 +246,24 @@ def only_refusal(*args: object, **kwargs: object) -> str:
     return result.refusals[0]
 
 
-@pytest.mark.parametrize("name", ["trn2.48xlarge", "trn2.3xlarge", "TRN2.48xlarge"])
-def test_trn2_is_refused(name: str) -> None:
-    assert "does not support trn2" in only_refusal(name, "llama-2-70b", "llama-2-7b")
+@pytest.mark.parametrize("name", ["trn2.48xlarge", "trn2.3xlarge", "TRN2.48xlarge", "trn2u.48xlarge"])
+def test_trn2_is_refused_for_transformers_neuronx(name: str) -> None:
+    refusal = only_refusal(name, "llama-2-70b", "llama-2-7b")
+    assert "does not support trn2" in refusal
+    assert "--neuron-library nxd-inference" in refusal
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("inf1.xlarge", "choose an Inf2, Trn1 or Trn2"),
+        ("trn3.48xlarge", "--backend torch --device neuron"),
+        ("TRN3", "torch"),
+    ],
+)
+def test_other_generations_are_known_and_refused(library: str, name: str, said: str) -> None:
+    assert said in only_refusal(name, "llama-2-7b", "llama-2-7b", library=library)
 
 
 @pytest.mark.parametrize(
@@ -255,11 +348,74 @@ def test_a_local_config_is_read(tmp_path: Path) -> None:
     assert model.num_parameters == 1_100_048_384  # as published
 
 
+SHAPE = {
+    "model_type": "llama",
+    "vocab_size": 1000,
+    "hidden_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "intermediate_size": 128,
+    "max_position_embeddings": 2048,
+}
+
+
 @pytest.mark.parametrize("text", ["{", "[]", "{}", '{"vocab_size": "many"}'])
 def test_a_config_that_is_no_llama_is_named(tmp_path: Path, text: str) -> None:
     (tmp_path / "config.json").write_text(text)
     with pytest.raises(PairError, match=r"config\.json"):
         model_config(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"model_type": "qwen3"}, "describes a qwen3 model"),
+        ({"num_attention_heads": 0}, "gives 0 for num_attention_heads"),
+        ({"num_hidden_layers": -1}, "gives -1 for num_hidden_layers"),
+        ({"hidden_size": True}, "gives True for hidden_size"),
+        ({"num_key_value_heads": 3}, "3 key and value heads, which do not divide 4"),
+        ({"num_key_value_heads": 8}, "8 key and value heads, which do not divide 4"),
+        ({"hidden_size": 66}, "a width of 66, which 4 heads do not divide"),
+        ({"head_dim": 15}, "heads of 15, which is odd"),
+        ({"head_dim": "wide"}, "gives 'wide' for head_dim"),
+        ({"intermediate_size": None}, "gives no intermediate_size"),
+    ],
+)
+def test_a_shape_no_llama_has_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], change: dict[str, object], said: str
+) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(SHAPE | change))
+    with pytest.raises(PairError, match=said):
+        run_cli("--target", str(tmp_path), "--draft", str(tmp_path))
+
+
+def test_the_size_of_a_head_counts(tmp_path: Path) -> None:
+    """Wider heads than the width is split into: more parameters, a larger cache, and a library that cannot load it."""
+    (tmp_path / "config.json").write_text(json.dumps(SHAPE))
+    plain = model_config(str(tmp_path))
+    (tmp_path / "config.json").write_text(json.dumps(SHAPE | {"head_dim": 32}))
+    wide = model_config(str(tmp_path))
+    assert (plain.head_dim, wide.head_dim) == (16, 32)
+    assert kv_bytes(wide, "bf16", 100) == 2 * kv_bytes(plain, "bf16", 100)
+    assert wide.num_parameters - plain.num_parameters == 2 * 2 * 64 * 16 * (4 + 2)
+    assert "heads of 32 where transformers-neuronx takes 16" in only_refusal("inf2.xlarge", wide, wide)
+    assert plan("inf2.xlarge", wide, wide, library=NXD_INFERENCE).ok
+
+
+def test_a_target_whose_windows_cannot_be_scored_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(SHAPE | {"model_type": "mistral"}))
+    mistral = model_config(str(tmp_path))
+    (tmp_path / "config.json").write_text(json.dumps(SHAPE))
+    llama = model_config(str(tmp_path))
+    assert "cannot score windows" in only_refusal("inf2.xlarge", mistral, llama)
+    assert plan("inf2.xlarge", llama, mistral).ok
+    assert "is a mistral" in only_refusal("inf2.xlarge", llama, mistral, library=NXD_INFERENCE)
+
+
+@pytest.mark.parametrize("dtype", ["BF16", " bf16 ", "F32"])
+def test_a_precision_may_be_written_in_capitals(dtype: str) -> None:
+    assert plan("inf2.48xlarge", "llama-2-13b", "llama-2-7b", dtype).dtype == dtype.strip().lower()
 
 
 # --- the command line ---

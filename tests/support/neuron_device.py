@@ -122,7 +122,7 @@ def put_in_place(monkeypatch: pytest.MonkeyPatch, modules: dict[str, dict[str, A
         for key, value in attributes.items():
             setattr(module, key, value)
         monkeypatch.setitem(sys.modules, name, module)
-    for variable in ("NEURON_RT_NUM_CORES", "NEURON_RT_VISIBLE_CORES"):
+    for variable in ("NEURON_RT_NUM_CORES", "NEURON_RT_VISIBLE_CORES", "NEURON_PROCESS_TAG"):
         # set first, so that what a test's code sets itself is taken back too
         monkeypatch.setenv(variable, "")
         monkeypatch.delenv(variable)

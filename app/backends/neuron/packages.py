@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import os
+import platform
 import re
 from importlib import metadata
 from pathlib import Path
@@ -15,6 +16,7 @@ from app.backends.neuron.machine import check_cores
 from app.backends.neuron.nxd import NxdInference
 from app.backends.neuron.tnx import TransformersNeuronx
 from app.errors import PairError
+from app.neuron.monitor import TAG_VARIABLE
 
 BY_NAME: dict[str, Library] = {library.name: library for library in (TransformersNeuronx(), NxdInference())}
 """In the order in which they are looked for."""
@@ -57,6 +59,8 @@ def import_library(library: Library, tp_degree: int) -> Any:
     named = check_cores(tp_degree)
     if not named:
         os.environ["NEURON_RT_NUM_CORES"] = str(tp_degree)
+    # By default the pid, which is not this process's alone on a machine with containers.
+    os.environ.setdefault(TAG_VARIABLE, f"playground-{platform.node()}-{os.getpid()}")
     try:
         importlib.import_module("torch_neuronx")
         return importlib.import_module(library.package)
