@@ -16,7 +16,8 @@ from safetensors.numpy import save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from app.backends.checkpoints import int8
-from app.backends.checkpoints.checkpoint import SafetensorsCheckpoint, read_config
+from app.backends.checkpoints.checkpoint import SafetensorsCheckpoint
+from app.backends.checkpoints.config import read_config
 from app.distill import cli, corpus, data, shards, teacher
 from app.distill.openers import OPENERS, PASSAGES, WEIGHTS
 from app.distill.overlap import Overlap

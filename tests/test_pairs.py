@@ -281,16 +281,20 @@ def test_a_switch_waits_for_the_run_before_it(two: Session) -> None:
 
 
 def test_where_no_pair_is_left_a_run_says_so(two: Session, monkeypatch: pytest.MonkeyPatch) -> None:
-    prepare = pairs.prepare
+    prepare, faults = pairs.prepare, [PairError("It broke off.")]
+
+    def break_off() -> Pair:
+        raise faults.pop()
 
     def gone(pair: PairOptions, freed: int = 0) -> Callable[[], Pair]:
         if pair.target is not None and pair.target.name == "first":
             raise PairError("It is gone.")
-        return prepare(pair, freed)
+        load = prepare(pair, freed)
+        return break_off if faults else load
 
     monkeypatch.setattr(pairs, "prepare", gone)
     with pytest.raises(PairError, match="It is gone"):
-        two.switch("cut off")
+        two.switch("second")
     with pytest.raises(RequestError, match="No pair is loaded"):
         two.run(HELLO)
     two.switch("second")

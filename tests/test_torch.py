@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 
 from app.__main__ import main
-from app.backends.checkpoints.checkpoint import SafetensorsCheckpoint, read_config
+from app.backends.checkpoints.checkpoint import SafetensorsCheckpoint
+from app.backends.checkpoints.config import read_config
 from app.engine.pair import Pair
 from app.engine.session import Session
 from app.errors import ModelError, PairError

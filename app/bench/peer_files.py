@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 
 from app.backends.checkpoints.cache import filled, fingerprint
-from app.backends.checkpoints.checkpoint import Checkpoint, SafetensorsCheckpoint, read_config
+from app.backends.checkpoints.checkpoint import Checkpoint, SafetensorsCheckpoint
+from app.backends.checkpoints.config import read_config
 from app.backends.checkpoints.gguf_file import GgufCheckpoint, _gguf_name, sidecar
 from app.distill.pack import config_json, export
 from app.pairs.embedded import EMBEDDED_DRAFT, embedded_target

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
 from app.backends.checkpoints import int8
-from app.backends.checkpoints.checkpoint import Checkpoint, LlamaConfig, SafetensorsCheckpoint
+from app.backends.checkpoints.checkpoint import Checkpoint, SafetensorsCheckpoint
+from app.backends.checkpoints.config import LlamaConfig
 from app.errors import PairError
 
 FORMAT = 2

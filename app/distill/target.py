@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from app.backends.checkpoints.checkpoint import Checkpoint, SafetensorsCheckpoint, read_config
+from app.backends.checkpoints.checkpoint import Checkpoint, SafetensorsCheckpoint
+from app.backends.checkpoints.config import read_config
 from app.backends.checkpoints.gguf_file import GgufCheckpoint, sidecar
 from app.errors import PairError
 from app.pairs.tokenizer import TextTokenizer

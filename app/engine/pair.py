@@ -39,7 +39,8 @@ class Promised:
 @dataclass(frozen=True, slots=True)
 class Pair:
     """A target, its draft (None: target-only), and the tokenizer they share. reference_loop: the engine's own loop,
-    where it brings one. stays: why the process cannot load another pair after this one; empty where it can."""
+    where it brings one. stays: why the process cannot load another pair after this one; empty where it can. notes: what a
+    person should know of it, a sentence each."""
 
     name: str
     backend: str
@@ -48,6 +49,7 @@ class Pair:
     tokenizer: Tokenizer
     reference_loop: ReferenceLoop | None = None
     stays: str = ""
+    notes: tuple[str, ...] = ()
 
     @property
     def promised(self) -> Promised:

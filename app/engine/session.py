@@ -74,6 +74,7 @@ class Session:
         self.windows = pair.target.windows
         self.bit_identical = pair.target.bit_identical
         self.has_chat_template = pair.tokenizer.has_chat_template
+        self.notes = pair.notes
         self._stays = pair.stays
         self._ready.set()
 

@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from app.backends.checkpoints.checkpoint import (
-    Checkpoint,
-    LlamaConfig,
-    SafetensorsCheckpoint,
-    WithEmbeddings,
-    read_config,
-)
-from app.backends.checkpoints.gguf_file import GgufCheckpoint, sidecar
-from app.engine.model import Tokenizer
+from app.backends.checkpoints.checkpoint import Checkpoint, SafetensorsCheckpoint, WithEmbeddings
+from app.backends.checkpoints.config import LlamaConfig, read_config
+from app.backends.checkpoints.directory import without_config
+from app.backends.checkpoints.gguf_file import BESIDE, GgufCheckpoint, parts, sidecar
 from app.errors import PairError
+from app.pairs.tokenizer import TextTokenizer
+
+_TOKENIZER_FILES = ("tokenizer.json", *BESIDE, "special_tokens_map.json", "generation_config.json")
 
 
 class ModelFiles:
-    """`directory` holds its configuration and tokenizer: the model's own, or made from a GGUF's metadata."""
+    """`directory` holds its configuration and tokenizer: the model's own, or made from a GGUF's metadata.
+
+    `config` is what its files hold, checked: every tensor is there, in the shape it says and in a type that can be read.
+    """
 
     def __init__(self, path: Path, cache_dir: Path, name: str | None = None) -> None:
         """cache_dir: where what is made from a GGUF is kept. Raises PairError."""
@@ -28,57 +30,76 @@ class ModelFiles:
             raise PairError(f"There is no model at {path}; check the path (a .gguf file or a model directory).")
         self.path = path
         self.name = name or path.resolve().name.removesuffix(".gguf")
+        if path.is_dir() and not (path / "config.json").exists() and (sentence := without_config(path)):
+            raise PairError(sentence)
+        if path.is_file() and path.suffix in (".safetensors", ".bin", ".pth", ".pt"):
+            raise PairError(f"{path} is a file of a model directory; name the directory: {path.parent}.")
         self.directory = path if path.is_dir() else sidecar(path, cache_dir)
-        self.config: LlamaConfig = read_config(self.directory)
+        own: SafetensorsCheckpoint | GgufCheckpoint
+        own = SafetensorsCheckpoint(path) if path.is_dir() else GgufCheckpoint(path, read_config(self.directory))
+        self._own = own
+        self.config: LlamaConfig = own.config
 
     @property
     def files(self) -> list[Path]:
-        return sorted(file for file in self.path.iterdir() if file.is_file()) if self.path.is_dir() else [self.path]
+        """All that its graph is made from."""
+        return (
+            sorted(file for file in self.path.iterdir() if file.is_file()) if self.path.is_dir() else parts(self.path)
+        )
 
     def weights(self, embeddings: ModelFiles | None = None) -> Checkpoint:
         """The checkpoint; what it has no embeddings for is looked up in those of `embeddings`."""
-        own = SafetensorsCheckpoint(self.path) if self.path.is_dir() else GgufCheckpoint(self.path, self.config)
-        return own if embeddings is None else WithEmbeddings(own, embeddings.weights())
+        return self._own if embeddings is None else WithEmbeddings(self._own, embeddings.weights())
 
     def lacks_embeddings(self) -> bool:
-        return self.path.is_dir() and "model.embed_tokens.weight" not in self.weights()
+        return "model.embed_tokens.weight" not in self._own
 
     def is_packed(self) -> bool:
         """Whether its matrices are stored in 8 bits, as `distill pack` writes them."""
-        return self.path.is_dir() and "lm_head.weight.scales" in self.weights()
+        return self.path.is_dir() and "lm_head.weight.scales" in self._own
 
     def kept_ids(self) -> NDArray[np.int64] | None:
         """The ids a trimmed output layer covers, ascending, or None where it covers the vocabulary."""
         if not self.config.kept_ids:
             return None
-        ids: NDArray[np.int64] = SafetensorsCheckpoint(self.path).raw("kept_ids").astype("int64")
+        if not isinstance(self._own, SafetensorsCheckpoint) or "kept_ids" not in self._own:
+            raise PairError(f"{self.path} lacks the ids its output layer covers; fetch the draft again.")
+        ids: NDArray[np.int64] = self._own.raw("kept_ids").astype("int64")
         if ids.shape != (self.config.kept_ids,) or ids[0] < 0 or ids[-1] >= self.config.vocab_size:
             raise PairError(f"The kept ids of {self.path} do not fit its configuration; fetch the draft again.")
         return ids
 
-    def tokenizer(self) -> Tokenizer:
-        from app.pairs.tokenizer import TextTokenizer
+    def tokenizer(self) -> TextTokenizer:
+        return self._tokenizer
 
+    @cached_property
+    def _tokenizer(self) -> TextTokenizer:
         return TextTokenizer(self.directory, self.config.stop_ids)
 
 
-def check_pair(target: ModelFiles, draft: ModelFiles) -> None:
-    """Raise PairError unless the draft's tokens are the target's, id by id.
+def check_pair(target: ModelFiles, draft: ModelFiles) -> frozenset[int]:
+    """The ids that mean one thing to the target and another to the draft, both special: never to be proposed.
 
-    Names and sizes are not compared: either vocabulary may be padded, and a draft without a tokenizer of its own was
-    made for one target.
+    Raises PairError unless the draft's other tokens are the target's, id by id. Names and sizes are not compared: either
+    vocabulary may be padded, and a draft without a tokenizer of its own was made for one target.
     """
-    if (draft.directory / "tokenizer.json").exists():
-        ours, theirs = target.tokenizer(), draft.tokenizer()
-        shared = min(ours.vocab_size, theirs.vocab_size)
-        different = next((i for i in range(shared) if ours.piece(i) != theirs.piece(i)), None)
-        if different is not None:
+    if not (draft.directory / "tokenizer.json").exists():
+        if draft.config.vocab_size != target.config.vocab_size:
             raise PairError(
-                f"{target.name} and {draft.name} have different tokenizers (token {different} is {ours.piece(different)!r} "
-                f"in one and {theirs.piece(different)!r} in the other); choose a draft of the target's own family."
+                f"{draft.name} was made for a vocabulary of {draft.config.vocab_size} tokens, {target.name} has "
+                f"{target.config.vocab_size}; choose a draft made for this target."
             )
-    elif draft.config.vocab_size != target.config.vocab_size:
+        return frozenset()
+    ours, theirs = target.tokenizer(), draft.tokenizer()
+    shared = min(ours.vocab_size, theirs.vocab_size)
+    different = [i for i in range(shared) if ours.piece(i) != theirs.piece(i)]
+    wrong = next((i for i in different if not (ours.is_added(i) and theirs.is_added(i))), None)
+    # two vocabularies that share nothing but specials have no draft in common
+    if wrong is None and 2 * len(different) > shared:
+        wrong = different[0]
+    if wrong is not None:
         raise PairError(
-            f"{draft.name} was made for a vocabulary of {draft.config.vocab_size} tokens, {target.name} has "
-            f"{target.config.vocab_size}; choose a draft made for this target."
+            f"{target.name} and {draft.name} have different tokenizers (token {wrong} is {ours.piece(wrong)!r} "
+            f"in one and {theirs.piece(wrong)!r} in the other); choose a draft of the target's own family."
         )
+    return frozenset(different)

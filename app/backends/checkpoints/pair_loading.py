@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from app.backends.checkpoints.model_files import ModelFiles, check_pair
 from app.engine.model import Model
 from app.engine.pair import Pair
+from app.engine.restricted import restricted
 from app.errors import PairError
 from app.pairs import memory
 from app.pairs.embedded import EMBEDDED_DRAFT, EMBEDDED_DRAFT_NAME, EMBEDDED_NAME, embedded_target
@@ -15,30 +17,52 @@ from app.pairs.options import PairOptions
 from app.places import cache_dir
 
 
+@dataclass(frozen=True, slots=True)
+class PairFiles:
+    """A pair's files, checked. never: ids the draft may not propose, since they mean another thing to the target."""
+
+    target: ModelFiles
+    draft: ModelFiles | None
+    never: frozenset[int] = frozenset()
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a person should know of this pair."""
+        notes = self.target.tokenizer().notes
+        if self.draft is not None and self.never:
+            notes += (
+                f"{len(self.never)} special tokens have other names in {self.draft.name} than in {self.target.name}; "
+                "it never proposes them.",
+            )
+        return notes
+
+
 def pair_files(
     target: Path | None, draft: Path | None, target_name: str | None = None, draft_name: str | None = None
-) -> tuple[ModelFiles, ModelFiles | None]:
+) -> PairFiles:
     """The models of a pair, checked against each other; without a target the embedded one, and its draft."""
     if target is None:
         target, target_name = embedded_target(), EMBEDDED_NAME
         if draft is None:
             draft, draft_name = EMBEDDED_DRAFT, EMBEDDED_DRAFT_NAME
     files = ModelFiles(target, cache_dir(), target_name)
+    if files.lacks_embeddings():
+        raise PairError(f"{files.name} has no embeddings, so it can only be a draft; name its target by --target.")
+    files.tokenizer().check()
     if draft is None:
-        return files, None
+        return PairFiles(files, None)
     draft_files = ModelFiles(draft, cache_dir(), draft_name)
-    check_pair(files, draft_files)
+    never = check_pair(files, draft_files)
     if draft_files.lacks_embeddings() and draft_files.config.hidden_size != files.config.hidden_size:
         raise PairError(
             f"{draft_files.name} has no embeddings and another width than {files.name}; choose another draft."
         )
-    return files, draft_files
+    return PairFiles(files, draft_files, never)
 
 
 def check_memory(
     options: PairOptions,
-    target: ModelFiles,
-    draft: ModelFiles | None,
+    files: PairFiles,
     weight_bytes: float,
     cache_bytes: int,
     free: int | None,
@@ -46,27 +70,27 @@ def check_memory(
     where: str = "memory",
 ) -> None:
     """Two caches of the target, one for each arm, and one of the draft, all as long as they may become."""
-    longest = min(files.config.n_positions for files in (target, draft) if files is not None)
+    models = [(files.target, 2), *([] if files.draft is None else [(files.draft, 1)])]
+    longest = min(model.config.n_positions for model, _ in models)
     n_positions = min(options.n_positions or longest, longest)
     needs = []
-    for files, sequences in ((target, 2), *([] if draft is None else [(draft, 1)])):
-        config = files.config
+    for model, sequences in models:
+        config = model.config
         position = 2 * config.num_layers * config.num_kv_heads * config.head_size * cache_bytes
         weights = int(config.num_parameters * weight_bytes)
-        needs.append(memory.Need(files.name, weights, sequences * position * n_positions))
+        needs.append(memory.Need(model.name, weights, sequences * position * n_positions))
     memory.check(needs, None if free is None else free + freed, n_positions, where)
 
 
 def loaded(
     backend: str,
-    target: ModelFiles,
-    draft: ModelFiles | None,
+    files: PairFiles,
     load_model: Callable[[ModelFiles, ModelFiles | None], Model],
 ) -> Pair:
     """load_model: given the files, and those of the model whose embeddings it uses in place of its own."""
-    target_model = load_model(target, None)
-    if draft is None:
-        return Pair(target_model.name, backend, target_model, None, target.tokenizer())
-    draft_model = load_model(draft, target if draft.lacks_embeddings() else None)
-    name = f"{target_model.name} + {draft_model.name}"
-    return Pair(name, backend, target_model, draft_model, target.tokenizer())
+    target, tokenizer = load_model(files.target, None), files.target.tokenizer()
+    if files.draft is None:
+        return Pair(target.name, backend, target, None, tokenizer, notes=files.notes)
+    draft = load_model(files.draft, files.target if files.draft.lacks_embeddings() else None)
+    draft = restricted(draft, target.vocab_size, files.never)
+    return Pair(f"{target.name} + {draft.name}", backend, target, draft, tokenizer, notes=files.notes)

@@ -12,7 +12,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from app.backends.checkpoints.checkpoint import read_json
+from app.backends.checkpoints.config import read_json
 from app.backends.neuron.settings import Settings
 from app.errors import PairError
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence as Ids
 from pathlib import Path
 from typing import Any
 
-from app.backends.checkpoints.checkpoint import read_json
+from app.backends.checkpoints.config import read_json
 from app.errors import PairError
 from app.neuron.catalogue import NXD_INFERENCE, ModelConfig, read_config
 

@@ -27,6 +27,7 @@ from app.backends.neuron.settings import DEFAULT_N_POSITIONS, DEFAULT_WINDOWS, S
 from app.backends.neuron.upstream import run_upstream
 from app.backends.neuron.weights import check_weights
 from app.engine.pair import Pair, Promised
+from app.engine.restricted import restricted
 from app.errors import PairError, RequestError
 from app.neuron.catalogue import NXD_INFERENCE, TRANSFORMERS_NEURONX, ModelConfig
 from app.neuron.plan import Plan, named_dtype
@@ -55,7 +56,7 @@ def prepare(options: PairOptions, freed: int) -> Callable[[], Pair]:
             raise PairError(f"{path} is no model directory; the neuron backend loads Hugging Face directories.")
     target_dir, draft_dir = options.target, options.draft
     target_files, draft_files = ModelFiles(target_dir, cache_dir()), ModelFiles(draft_dir, cache_dir())
-    check_pair(target_files, draft_files)
+    never = check_pair(target_files, draft_files)
     given = {
         "dtype": options.dtype,
         "tp_degree": options.tp_degree,
@@ -72,7 +73,7 @@ def prepare(options: PairOptions, freed: int) -> Callable[[], Pair]:
             name=f"{target.name} + {draft.name}",
             backend="neuron",
             target=target,
-            draft=draft,
+            draft=restricted(draft, target.vocab_size, never),
             tokenizer=target_files.tokenizer(),
             reference_loop=partial(run_upstream, target, draft) if promised(options).reference_loop else None,
             stays=STAYS,

@@ -11,7 +11,7 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-from app.backends.checkpoints.checkpoint import read_json
+from app.backends.checkpoints.config import read_json
 from app.errors import PairError
 from app.neuron.catalogue import ModelConfig
 

@@ -22,25 +22,25 @@ def prepare(options: PairOptions, freed: int) -> Callable[[], Pair]:
     for path in (options.target, options.draft):
         if path is not None and is_hub_id(path):
             raise PairError(f"There is no model at {path}; check the path, or add --backend torch for one of the Hub.")
-    target, draft = pair_files(options.target, options.draft)
+    files = pair_files(options.target, options.draft)
     dtype = options.dtype or DEFAULT_DTYPE
     if dtype not in (known := openvino.WEIGHT_BYTES):
         raise PairError(f"The OpenVINO backend has no precision {dtype!r}; choose one of {', '.join(known)}.")
     value_bytes = openvino.cached_value_bytes(dtype)
-    check_memory(options, target, draft, known[dtype], value_bytes, memory.free_memory(), freed)
+    check_memory(options, files, known[dtype], value_bytes, memory.free_memory(), freed)
 
-    def model(files: ModelFiles, embeddings: ModelFiles | None) -> Model:
+    def model(own: ModelFiles, embeddings: ModelFiles | None) -> Model:
         return openvino.OpenVinoModel(
-            files.config,
-            lambda: files.weights(embeddings),
-            name=files.name,
-            files=[*files.files, *([] if embeddings is None else embeddings.files)],
+            own.config,
+            lambda: own.weights(embeddings),
+            name=own.name,
+            files=[*own.files, *([] if embeddings is None else embeddings.files)],
             cache_dir=cache_dir(),
             # Packed in 8 bits, it gains nothing from weights in 16, and its pass takes 1.2 to 1.4 times as long.
-            dtype="int8" if dtype != "f32" and files.is_packed() else dtype,
+            dtype="int8" if dtype != "f32" and own.is_packed() else dtype,
             threads=options.threads,
             n_positions=options.n_positions,
-            kept_ids=files.kept_ids(),
+            kept_ids=own.kept_ids(),
         )
 
-    return lambda: loaded("openvino", target, draft, model)
+    return lambda: loaded("openvino", files, model)

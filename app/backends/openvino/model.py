@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from app.backends.checkpoints import int8
 from app.backends.checkpoints.cache import filled, fingerprint
-from app.backends.checkpoints.checkpoint import Checkpoint, LlamaConfig
+from app.backends.checkpoints.checkpoint import Checkpoint
+from app.backends.checkpoints.config import LlamaConfig
 from app.backends.openvino import huge_pages, llama_graph
 from app.engine.model import Logits
 from app.errors import PairError

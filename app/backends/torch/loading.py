@@ -32,7 +32,7 @@ def prepare(options: PairOptions, freed: int) -> Callable[[], Pair]:
     def name(path: Path | None) -> str | None:  # a fetched one lies in a folder named by its commit
         return path.name if path is not None and is_hub_id(path) else None
 
-    target, draft = pair_files(
+    files = pair_files(
         here(options.target, options.revision),
         here(options.draft, options.draft_revision),
         name(options.target),
@@ -44,17 +44,17 @@ def prepare(options: PairOptions, freed: int) -> Callable[[], Pair]:
         free = memory.free_memory()
     elif device.index is None:  # what the GPUs do not hold, the processor's memory does
         free, where = free + (memory.free_memory() or 0), "memory on all devices"
-    check_memory(options, target, draft, size, size, free, freed, where)
+    check_memory(options, files, size, size, free, freed, where)
 
-    def model(files: ModelFiles, embeddings: ModelFiles | None) -> Model:
+    def model(own: ModelFiles, embeddings: ModelFiles | None) -> Model:
         return backend.TorchModel(
-            files.config,
-            files.weights(embeddings),
-            name=files.name,
+            own.config,
+            own.weights(embeddings),
+            name=own.name,
             device=device,
             dtype=dtype,
             n_positions=options.n_positions,
-            kept_ids=files.kept_ids(),
+            kept_ids=own.kept_ids(),
         )
 
-    return lambda: loaded("torch", target, draft, model)
+    return lambda: loaded("torch", files, model)

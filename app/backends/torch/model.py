@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 from transformers import DynamicCache, LlamaForCausalLM
 from transformers import LlamaConfig as HfConfig
 
-from app.backends.checkpoints.checkpoint import Checkpoint, LlamaConfig
+from app.backends.checkpoints.checkpoint import Checkpoint
+from app.backends.checkpoints.config import LlamaConfig
 from app.engine.model import Logits
 from app.errors import ModelError, PairError
 
