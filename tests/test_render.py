@@ -87,7 +87,10 @@ def test_trace_that_breaks_off_counts_as_cancelled() -> None:
 
 
 def test_identical_text_is_said_plainly() -> None:
-    assert render.items(both_arms())[-1]["verdict"] == {"kind": "same", "text": "The same 8 tokens, bit for bit."}
+    assert render.items(both_arms())[-1]["verdict"] == {
+        "kind": "same",
+        "text": "The same 8 tokens, word for word, in 4 passes instead of 8: 1.6 times as fast.",
+    }
 
 
 def _verdict(*events: Event) -> dict[str, str]:
@@ -102,8 +105,9 @@ def _different(**changes: object) -> str:
     start = dataclasses.replace(started(temperature=temperature), **changes)  # type: ignore[arg-type]
     verdict = _verdict(start, texts(), *target_arm(1, 2, 6, 7), *SPECULATIVE, RunFinished("length"))
     assert verdict["kind"] == "different"
-    assert verdict["text"].startswith("The texts part at token 3.")
-    return verdict["text"]
+    pace, sentence = verdict["text"].split(" The texts part at token 3. ")
+    assert "the target alone 4 in 4" in pace
+    return sentence
 
 
 def test_each_divergence_has_its_own_reason() -> None:
@@ -123,7 +127,7 @@ def test_each_divergence_has_its_own_reason() -> None:
 def test_one_arm_and_errors_have_verdicts() -> None:
     assert _verdict(started(arms="target"), texts(), *target_arm(1, 2), RunFinished("length")) == {
         "kind": "one",
-        "text": "",
+        "text": "2 tokens in 2 passes, 10.0 ms a token; run both arms to compare.",
     }
     failed = _verdict(started(), RunFinished("error", "The logits are NaN; use f32."))
     assert failed == {"kind": "error", "text": "The logits are NaN; use f32."}

@@ -16,6 +16,9 @@ VIEW_SCRIPTS = (
     "run.js",
     "store.js",
     "format.js",
+    "address.js",
+    "run_facts.js",
+    "preferences.js",
     "elements.js",
     "shelf.js",
     "terms.js",
@@ -28,12 +31,14 @@ VIEW_SCRIPTS = (
     "figures.js",
     "tpot_plot.js",
     "files.js",
+    "asked.js",
+    "cards.js",
     "view.js",
     "minimap.js",
     "rounds.js",
 )
 """What draws a run, in the page and in an exported file."""
-PAGE_SCRIPTS = (*VIEW_SCRIPTS, "header.js", "page.js")
+PAGE_SCRIPTS = (*VIEW_SCRIPTS, "header.js", "knobs.js", "tabs.js", "present.js", "page.js")
 FILE_SCRIPTS = (*VIEW_SCRIPTS, "file.js")
 FIRST_SCRIPT = "frame_throttle.js"
 """What has to run before Gradio's own scripts."""
@@ -41,6 +46,7 @@ FIRST_SCRIPT = "frame_throttle.js"
 VIEW_STYLES = (
     "palette.css",
     "base.css",
+    "intro.css",
     "headline.css",
     "message.css",
     "tokens.css",
@@ -52,7 +58,16 @@ VIEW_STYLES = (
     "card.css",
     "rounds.css",
 )
-PAGE_STYLES = (*VIEW_STYLES, "about.css", "tune.css", "hardware.css", "masthead.css", "frame.css", "print.css")
+PAGE_STYLES = (
+    *VIEW_STYLES,
+    "about.css",
+    "tune.css",
+    "hardware.css",
+    "masthead.css",
+    "frame.css",
+    "present.css",
+    "print.css",
+)
 FILE_STYLES = (*VIEW_STYLES, "file.css", "print.css")
 
 
@@ -82,6 +97,13 @@ def model_card() -> str:
     """The embedded draft's, as Markdown; empty where there is none."""
     card = ASSETS / "draft" / "README.md"
     return card.read_text(encoding="utf-8") if card.exists() else ""
+
+
+def cards() -> list[dict[str, Any]]:
+    """What the page offers to try first: {"kind", "title", "watch", "settings"} each."""
+    path = ASSETS / "cards.json"
+    listed: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+    return listed
 
 
 def plotly() -> Path:

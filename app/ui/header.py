@@ -25,10 +25,7 @@ def _pair_card(session: Session) -> str:
         f"{html.escape(card.dtype)}, {_megabytes(card.memory)}</span>"
         for role, card in models
     ]
-    parts.append(
-        f"<span><i>on</i> <b>{html.escape(session.backend)}</b> {html.escape(session.device)}, "
-        f"process {_megabytes(session.memory())}</span>"
-    )
+    parts.append(f"<span><i>on</i> <b>{html.escape(session.backend)}</b> {html.escape(session.device)}</span>")
     return f'<p class="pair-card">{"".join(parts)}</p>'
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+from collections.abc import Sequence
 from typing import Any
 
 import gradio as gr
@@ -16,65 +17,113 @@ _DRAFTERS = {"draft": "draft model", "lookup": "lookup", "draft+lookup": "either
 _ARMS = [("both, racing", "both"), ("target only", "target"), ("speculative only", "speculative")]
 
 
-def build(session: Session) -> list[Any]:
-    """Components in the order of `request_of`'s arguments after the prompt's."""
-    k_info = "Tokens scored per target pass. Longer pays only while drafts are kept."
-    k: gr.Slider | gr.Radio
-    if session.windows is not None:
-        known = [window for window in session.windows if window >= MIN_K]
-        default = session.default_k if session.default_k in known else known[0]
-        k = gr.Radio(known, value=default, label="Window k", info=k_info, elem_id="k")
-    else:
-        k = gr.Slider(
-            MIN_K, min(MAX_K, session.max_k), session.default_k, step=1, label="Window k", info=k_info, elem_id="k"
-        )
-    auto = gr.Checkbox(
-        False,
-        label="Choose k while running",
-        info="Drafts on while the draft is sure enough for what a pass costs here; it may stop drafting.",
-        visible=session.draft is not None,
-        elem_id="auto-k",
+def build_few(session: Session) -> tuple[Any, Any]:
+    """The two that a first run needs, beside the prompt: k and temperature."""
+    with gr.Row(elem_id="few"):
+        k = _window_knob(session)
+        temperature = gr.Slider(0, 2, 0, step=0.05, label="Temperature", min_width=150, elem_id="temperature")
+    return k, temperature
+
+
+def build_more(session: Session, k: Any, temperature: Any) -> list[Any]:
+    """All knobs, in the order of `NAMES`; the ones not given are put where this is called."""
+    with gr.Row(elem_id="more"):
+        with gr.Column(min_width=260):
+            auto = gr.Checkbox(
+                False,
+                label="Choose k while running (auto)",
+                info="Drafts on while the draft is sure enough for what a pass costs here; it may stop drafting.",
+                visible=session.draft is not None,
+                elem_id="auto-k",
+            )
+            max_tokens = gr.Slider(
+                1, 2048, 128, step=1, label="Max tokens", info="Where both answers end.", elem_id="max"
+            )
+            arms = gr.Radio(
+                _ARMS,
+                value="both",
+                label="Arms",
+                info="They take turns on the device, each on its own clock.",
+                elem_id="arms",
+            )
+        with gr.Column(min_width=260):
+            acceptor = _acceptor_knob(session)
+            drafter = gr.Radio(
+                **drafters(session),
+                label="Drafter",
+                info="Lookup copies what followed the last tokens before: for answers that repeat the prompt.",
+                elem_id="drafter",
+            )
+        with gr.Column(min_width=260):
+            top_p = gr.Slider(
+                0.05, 1, 1, step=0.05, label="top_p", info="Only the likeliest tokens up to this sum. 1: all."
+            )
+            top_k = gr.Slider(0, 200, 0, step=1, label="top_k", info="Only so many of the likeliest tokens. 0: all.")
+            seed = gr.Number(0, label="Seed", info="The same seed draws the same text again.", precision=0, minimum=0)
+        with gr.Column(min_width=260):
+            system = gr.Textbox("", label="System prompt", info="Empty: the model's own.", lines=2, elem_id="system")
+            chat_template = gr.Checkbox(
+                True, label="Chat template", info="Off: the model continues the prompt as it is."
+            )
+    # what auto chooses is not for the slider to say
+    auto.change(
+        lambda on: gr.update(interactive=not on), auto, k, queue=False, show_progress="hidden", api_visibility="private"
     )
-    max_tokens = gr.Slider(1, 2048, 128, step=1, label="Max tokens", info="Where both answers end.", elem_id="max")
-    temperature = gr.Slider(
-        0,
-        2,
-        0,
-        step=0.05,
-        label="Temperature",
-        info="0: the likeliest token, and one text in both arms. Higher: fewer drafts kept.",
-        elem_id="temperature",
-    )
-    with gr.Accordion("Sampling", open=False, elem_id="sampling"):
-        top_p = gr.Slider(
-            0.05, 1, 1, step=0.05, label="top_p", info="Only the likeliest tokens up to this sum. 1: all."
-        )
-        top_k = gr.Slider(0, 200, 0, step=1, label="top_k", info="Only so many of the likeliest tokens. 0: all.")
-        seed = gr.Number(0, label="Seed", info="The same seed draws the same text again.", precision=0, minimum=0)
-    names = [(f"{each.name} · {'lossless' if each.lossless else 'lossy'}", each.name) for each in session.acceptors]
-    acceptor = gr.Dropdown(
-        names, value=session.acceptors[0].name, label="Acceptor", filterable=False, elem_id="acceptor"
-    )
-    notes = {each.name: _acceptor_note(each) for each in session.acceptors}
-    note = gr.HTML(notes[session.acceptors[0].name], apply_default_css=False, elem_id="acceptor-note")
-    acceptor.change(notes.get, acceptor, note, queue=False, show_progress="hidden", api_visibility="private")
-    drafter = gr.Radio(
-        **drafters(session),
-        label="Drafter",
-        info="Lookup copies what followed the last tokens before: for answers that repeat the prompt.",
-        elem_id="drafter",
-    )
-    arms = gr.Radio(
-        _ARMS,
-        value="both",
-        label="Arms",
-        info="They take turns on the device, each on its own clock.",
-        elem_id="arms",
-    )
-    with gr.Accordion("System prompt and template", open=False, elem_id="format"):
-        system = gr.Textbox("", label="System prompt", info="Empty: the model's own.", lines=2)
-        chat_template = gr.Checkbox(True, label="Chat template", info="Off: the model continues the prompt as it is.")
     return [k, max_tokens, temperature, top_p, top_k, seed, acceptor, drafter, arms, system, chat_template, auto]
+
+
+NAMES = (
+    "k",
+    "max_tokens",
+    "temperature",
+    "top_p",
+    "top_k",
+    "seed",
+    "acceptor",
+    "drafter",
+    "arms",
+    "system",
+    "chat_template",
+    "auto",
+)
+
+
+def described(session: Session, prompt: str, controls: Sequence[Any]) -> dict[str, Any]:
+    """What the page's script has to know of the knobs: their order, first values, choices and the range of k."""
+    defaults: dict[str, Any] = {"prompt": prompt} | {
+        name: control.value for name, control in zip(NAMES, controls, strict=True)
+    }
+    only = None if session.windows is None else [window for window in session.windows if window >= MIN_K]
+    return {
+        "names": ["prompt", *NAMES],
+        "defaults": defaults,
+        "choices": {
+            "acceptor": [each.name for each in session.acceptors],
+            "drafter": list(_DRAFTERS),
+            "arms": [value for _, value in _ARMS],
+        },
+        "k": {"least": MIN_K, "most": min(MAX_K, session.max_k), "only": only},
+        "auto": session.draft is not None,
+    }
+
+
+def _window_knob(session: Session) -> Any:
+    if session.windows is None:
+        most = min(MAX_K, session.max_k)
+        return gr.Slider(MIN_K, most, session.default_k, step=1, label="Window k", min_width=150, elem_id="k")
+    known = [window for window in session.windows if window >= MIN_K]
+    default = session.default_k if session.default_k in known else known[0]
+    return gr.Radio(known, value=default, label="Window k", min_width=150, elem_id="k")
+
+
+def _acceptor_knob(session: Session) -> gr.Dropdown:
+    names = [(f"{each.name} · {'lossless' if each.lossless else 'lossy'}", each.name) for each in session.acceptors]
+    first = session.acceptors[0].name
+    acceptor = gr.Dropdown(names, value=first, label="Acceptor", filterable=False, elem_id="acceptor")
+    notes = {each.name: _acceptor_note(each) for each in session.acceptors}
+    note = gr.HTML(notes[first], apply_default_css=False, elem_id="acceptor-note")
+    acceptor.change(notes.get, acceptor, note, queue=False, show_progress="hidden", api_visibility="private")
+    return acceptor
 
 
 def drafters(session: Session) -> dict[str, Any]:

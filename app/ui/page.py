@@ -38,7 +38,7 @@ def build_page(
         pair, note = (None, None) if session is None else chooser.build(session)
         with gr.Tabs(elem_id="tabs"):
             with gr.Tab("Playground", id="playground"):
-                drafter = playground.build(session, line, examples, replay)
+                drafter = playground.build(session, line, replay)
             with gr.Tab("Rounds", id="rounds"):
                 gr.HTML(
                     html_template='<div class="pg-mount"></div>',

@@ -7,22 +7,20 @@ can end its trace in good order instead of being cut off.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import gradio as gr
 
 from app.record.trace import Trace
-from app.ui import knobs, token_view
+from app.ui import assets, knobs, token_view
 from app.ui.live import Line, Recent, stream
 from app.ui.session import Session
 
 DEFAULT_PROMPT = "Explain what a transformer language model is, in three sentences."
 
 
-def build(
-    session: Session | None, line: Line, examples: Sequence[dict[str, str]], replay: Trace | None
-) -> gr.Radio | None:
+def build(session: Session | None, line: Line, replay: Trace | None) -> gr.Radio | None:
     """The tab; returns the drafter's knob, whose choices are the pair's."""
     if session is None:
         gr.HTML(
@@ -32,14 +30,28 @@ def build(
         )
         token_view.build(replay, Recent(), alone=True)
         return None
-    with gr.Row(elem_id="bench", equal_height=False):
-        with gr.Column(scale=0, min_width=292, elem_id="knobs"):
-            controls = knobs.build(session)
-        with gr.Column(scale=1, min_width=320, elem_id="stage"):
-            prompt, run, stop = _prompt_row(examples)
-            run_id = gr.Textbox(visible=False)
-            recent = Recent()
-            view = token_view.build(replay, recent)
+    with gr.Row(elem_id="controls", equal_height=True):
+        prompt = gr.Textbox(
+            DEFAULT_PROMPT,
+            label="Prompt (Shift+Enter runs it)",
+            lines=2,
+            max_lines=6,
+            scale=1,
+            min_width=300,
+            elem_id="prompt",
+        )
+        few = knobs.build_few(session)
+        with gr.Column(scale=0, min_width=150, elem_id="run-column"):
+            run = gr.Button("Run", variant="primary", min_width=80, elem_id="run")
+            with gr.Row(elem_id="run-row"):
+                stop = gr.Button("Stop", variant="secondary", min_width=60, elem_id="stop")
+                more = gr.Button("More", variant="secondary", min_width=60, elem_id="more-button")
+    controls = knobs.build_more(session, *few)
+    more.click(None, js="() => window.Playground.toggleMore()", queue=False, api_visibility="private")
+    _address(session, prompt, controls)
+    run_id = gr.Textbox(visible=False)
+    recent = Recent()
+    view = token_view.build(replay, recent)
     stops: dict[str, threading.Event] = {}
 
     def run_prompt(prompt: str, *values: Any) -> Iterator[list[str]]:
@@ -80,23 +92,24 @@ def build(
     return drafter
 
 
-def _prompt_row(examples: Sequence[dict[str, str]]) -> tuple[gr.Textbox, gr.Button, gr.Button]:
-    with gr.Row(elem_id="prompt-row", equal_height=True):
-        prompt = gr.Textbox(
-            DEFAULT_PROMPT, label="Prompt", lines=2, max_lines=8, scale=1, min_width=240, elem_id="prompt"
-        )
-        with gr.Column(scale=0, min_width=260, elem_id="run-column"):
-            with gr.Row(elem_id="run-row"):
-                run = gr.Button("Run", variant="primary", min_width=80, elem_id="run")
-                stop = gr.Button("Stop", variant="secondary", min_width=80, elem_id="stop")
-            if examples:
-                choices = [(f"{each['category']}: {each['prompt']}", each["prompt"]) for each in examples]
-                example = gr.Dropdown(
-                    [("or choose an example", ""), *choices],
-                    value="",
-                    label="Examples",
-                    container=False,
-                    elem_id="examples",
-                )
-                example.input(None, [example, prompt], prompt, js="(chosen, prompt) => chosen || prompt")
-    return prompt, run, stop
+def _address(session: Session, prompt: gr.Textbox, controls: list[Any]) -> None:
+    """The knobs in the page's address: set from it, from a card or from a run, and written to it as they change."""
+    settings = assets.json_for_html(knobs.described(session, DEFAULT_PROMPT, controls))
+    wanted = gr.HTML(
+        value={},
+        html_template="<span hidden></span>",
+        js_on_load=f"window.Playground.mountKnobs(props, trigger, {settings})",
+        apply_default_css=False,
+        elem_id="wanted",
+    )
+    every = [prompt, *controls]
+    quiet: dict[str, Any] = {"show_progress": "hidden", "queue": False, "api_visibility": "private"}
+    wanted.apply(None, [wanted, *every], every, js="(...values) => window.Playground.applied(...values)", **quiet)
+    gr.on(
+        [each.change for each in every],
+        None,
+        every,
+        None,
+        js="(...values) => window.Playground.remember(...values)",
+        **quiet,
+    )

@@ -107,18 +107,66 @@ def figures(arm: ArmMetrics) -> Item:
 
 
 def verdict(metrics: Metrics) -> Item:
-    """What the finished run shows, in words: {"kind": same | different | lossy | one | error, "text": sentence}."""
+    """What the finished run shows, in words: {"kind": same | different | one | error, "text": sentence}."""
     started = metrics.started
     if metrics.reason == "error":
         return {"kind": "error", "text": metrics.message or "The run ended by an error; see the server's log."}
     if started is None or len(metrics.arms) < 2:
-        return {"kind": "one", "text": "Stopped." if metrics.reason == "cancelled" else ""}
-    stopped = "Stopped early: so far " if metrics.reason == "cancelled" else ""
+        return {"kind": "one", "text": _one_arm(metrics)}
     at = metrics.first_divergence
-    if at is None:
-        text = f"{stopped or ''}the same {metrics.agreed} {'token' if metrics.agreed == 1 else 'tokens'}, bit for bit."
-        return {"kind": "same", "text": text[0].upper() + text[1:]}
-    return {"kind": "different", "text": f"The texts part at token {at + 1}. {_why_different(started, metrics, at)}"}
+    stopped = metrics.reason == "cancelled"
+    if at is not None:
+        return {"kind": "different", "text": f"{_pace(metrics)} {_parted(started, metrics, at)}"}
+    tokens = _count(metrics.agreed, "token")
+    if stopped:
+        return {"kind": "same", "text": f"Stopped early: so far the same {tokens}, word for word."}
+    speculative, target = (_passes(metrics.arms[arm]) for arm in ("speculative", "target"))
+    in_passes = f"in {_count(speculative, 'pass')} instead of {target:,}"
+    return {"kind": "same", "text": f"The same {tokens}, word for word, {in_passes}{_times(metrics.speedup)}"}
+
+
+def _count(number: int, noun: str) -> str:
+    plural = "es" if noun.endswith("s") else "s"
+    return f"{number:,} {noun}{'' if number == 1 else plural}"
+
+
+def _passes(arm: ArmMetrics) -> int:
+    """Of the target over its weights: one a round, and the prefill."""
+    return arm.rounds + 1
+
+
+def _one_arm(metrics: Metrics) -> str:
+    stopped = "Stopped: " if metrics.reason == "cancelled" else ""
+    for arm in metrics.arms.values():
+        pace = "" if arm.tpot_s is None else f", {1000 * arm.tpot_s:.1f} ms a token"
+        return (
+            f"{stopped}{_count(arm.tokens, 'token')} in {_count(_passes(arm), 'pass')}{pace}; run both arms to compare."
+        )
+    return "Stopped." if stopped else ""
+
+
+def _times(speedup: float | None) -> str:
+    """How much faster, in words; the end of a sentence."""
+    if speedup is None:
+        return "."
+    if speedup >= 1.05:
+        return f": {speedup:.1f} times as fast."
+    if speedup > 0.95:
+        return ", in about the same time."
+    return f", yet {1 / speedup:.1f} times as slow: drafting costs more than it saves."
+
+
+def _pace(metrics: Metrics) -> str:
+    speculative, target = metrics.arms["speculative"], metrics.arms["target"]
+    stopped = "Stopped early. " if metrics.reason == "cancelled" else ""
+    return (
+        f"{stopped}{_count(speculative.tokens, 'token')} in {_count(_passes(speculative), 'pass')}, "
+        f"the target alone {target.tokens:,} in {_passes(target):,}{_times(metrics.speedup)}"
+    )
+
+
+def _parted(started: RunStarted, metrics: Metrics, at: int) -> str:
+    return f"The texts part at token {at + 1:,}. {_why_different(started, metrics, at)}"
 
 
 def _why_different(started: RunStarted, metrics: Metrics, at: int) -> str:

@@ -58,6 +58,7 @@ def build(replay: Trace | None, recent: Recent, alone: bool = False) -> gr.HTML:
         "recordings": recordings.recordings(),
         "preloaded": replay is not None,
         "alone": alone,
+        "cards": assets.cards(),
     }
     return gr.HTML(
         value=[],

@@ -1,16 +1,17 @@
 /* In an exported page: the trace stands in the document. */
 (() => {
   const Playground = (globalThis.Playground ??= {});
-  const { Store, View, define } = Playground;
+  const { Store, View, define, dressPage, wantsSlowMotion } = Playground;
 
   /** In an exported page: the trace stands in the document. */
   Playground.openFile = (text) => {
     define(text);
     const dark = window.matchMedia("(prefers-color-scheme: dark)");
-    const dress = () => document.body.classList.toggle("dark", dark.matches);
+    const dress = () => dressPage() ?? document.body.classList.toggle("dark", dark.matches);
     dark.addEventListener("change", dress);
     dress();
     const store = new Store();
+    store.slowMotion = wantsSlowMotion();
     const view = new View(store, { server: null });
     Object.assign(Playground, { store, view });
     document.getElementById("pg-playground").replaceChildren(view.element);

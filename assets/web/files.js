@@ -45,20 +45,20 @@
     async #reopen() {
       const text = await shelf.get();
       this.last.hidden = true;
-      if (text) this.view.open(this.server.open_trace(text));
+      if (text) this.view.open(this.server.open_trace(text), "", true);
     }
 
     async #import(file) {
       const [chosen] = file.files;
       file.value = "";
-      if (chosen) this.view.open(this.server.open_trace(await chosen.text()));
+      if (chosen) this.view.open(this.server.open_trace(await chosen.text()), chosen.name);
     }
 
     async #exportPage() {
       this.html.disabled = true;
       const answer = await this.server.page_of(this.store.run.jsonl);
       this.html.disabled = false;
-      if (answer.error) this.view.say("error", answer.error);
+      if (answer.error) this.view.refuse("", answer.error);
       else download(answer.page, fileName(this.store.run, "html"), "text/html");
     }
 

@@ -4,5 +4,5 @@
 
   /** Called by the component's js_on_load. */
   Playground.mountHeader = (element) =>
-    element.addEventListener("click", (event) => event.target.closest(".theme") && document.body.classList.toggle("dark"));
+    element.addEventListener("click", (event) => event.target.closest(".theme") && Playground.switchDress());
 })();

@@ -1,21 +1,32 @@
 /* In the Gradio page: what its components and buttons call. There is one store, which all its tabs show. */
 (() => {
   const Playground = (globalThis.Playground ??= {});
-  const { Store, View, define } = Playground;
-
-  const HINT = "Press Run: the same target answers twice, alone and with a draft.";
-  const HINT_WITHOUT_MODEL = "Open a recorded run or a trace file: it replays at its true pace.";
+  const { Store, View, choose, define, dressPage, present, wantsSlowMotion, watchTabs } = Playground;
 
   const store = new Store();
+  dressPage();
+  store.slowMotion = wantsSlowMotion();
+
+  /** What the address asks to be shown: a recorded run, at a moment of it. */
+  const openAsked = async (view, server) => {
+    const parameters = new URLSearchParams(location.search);
+    const name = parameters.get("replay");
+    if (!name) return;
+    const at = Number(parameters.get("at") ?? NaN);
+    if ((await view.open(server.recording(name), "", Number.isFinite(at))) && Number.isFinite(at)) store.seek(at);
+  };
 
   /** In the page: called by the component's js_on_load. */
   Playground.mount = (element, settings, props, watch, server) => {
     define(settings.definitions);
-    const view = new View(store, { ...settings, server, hint: settings.alone ? HINT_WITHOUT_MODEL : HINT });
+    const view = new View(store, { ...settings, server, choose: settings.alone ? null : choose });
     element.replaceChildren(view.element);
     watch("value", () => store.receive(props.value, server.missed));
     if (settings.preloaded && !store.run.lines.length) view.open(server.preloaded());
+    else openAsked(view, server);
     Playground.view = view;
+    armStop();
+    showMore(false);
   };
 
   /** Run was pressed: the knobs, with the run's id as the last of them. */
@@ -33,6 +44,24 @@
     store.settle();
   };
 
+  /** Stop has something to stop while a run is live only. */
+  const armStop = () => {
+    const stop = document.querySelector("#stop");
+    if (stop) stop.disabled = !store.live;
+  };
+  store.on("state", armStop);
+
+  /** The knobs that a first run does not need. */
+  const showMore = (open) => {
+    document.body.classList.toggle("pg-more", open);
+    const button = document.querySelector("#more-button");
+    button?.setAttribute("aria-expanded", String(open));
+    button?.setAttribute("aria-controls", "more");
+  };
+  Playground.toggleMore = () => showMore(!document.body.classList.contains("pg-more"));
+
   Object.assign(Playground, { store });
+  watchTabs();
+  present(store);
   Playground.started?.(); // frames are throttled from here on, see frame_throttle.js
 })();

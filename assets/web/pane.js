@@ -3,15 +3,20 @@
   const Playground = (globalThis.Playground ??= {});
   const { NAMES, format, h, promiseOf, roundAt } = Playground;
 
+  const MARKS = /[\u202a-\u202e\u2066-\u2069]/g; // they would turn the text around them, the page's own too
+
+  /** A token's text: the spaces before it, which take no colour, and the rest. */
   const shownText = (run, token) => {
-    if (token.special) return run.label(token.id).replace(/^<\|?|\|?>$/g, "");
-    return (token.text ?? "").replace(/\n/g, "↵\n");
+    if (token.special) return ["", run.label(token.id).replace(/^<\|?|\|?>$/g, "")];
+    const text = (token.text ?? "").replace(MARKS, (mark) => `‹${mark.codePointAt(0).toString(16).toUpperCase()}›`).replace(/\n/g, "↵\n");
+    const [spaces] = token.index === null ? [""] : /^ *(?=\S)/u.exec(text) ?? [""];
+    return [spaces, text.slice(spaces.length)];
   };
 
   const tokenElement = (text, token) => {
-    const half = text === "";
-    const classes = ["tok", `k-${token.kind}`, token.special && "special", half && "half"].filter(Boolean).join(" ");
-    return h("span", { class: classes, role: "option", tabindex: "-1", "aria-label": half ? "part of a character" : null }, half ? "·" : text);
+    const part = text === ""; // of a character that a later token completes
+    const classes = ["tok", `k-${token.kind}`, token.special && "special", part && "part"].filter(Boolean).join(" ");
+    return h("span", { class: classes, role: "option", tabindex: "-1", "aria-label": part ? "part of a character" : null }, text);
   };
 
   /** One arm's tokens, appended as they come; never drawn twice. */
@@ -27,12 +32,24 @@
       this.promise = h("span", { class: "promise", hidden: true });
       this.empty = h("p", { class: "pane-empty" }, arm === "target" ? "The target answers alone here, one token a pass." : "The same target answers here, with a draft model speculating for it.");
       this.element = h("section", { class: `pane pane-${arm}`, "aria-label": NAMES[arm] }, h("header", {}, h("h3", {}, NAMES[arm]), this.promise, this.place), this.list, this.empty);
-      this.list.addEventListener("scroll", () => (this.follow = this.list.scrollTop + this.list.clientHeight > this.list.scrollHeight - 30));
+      this.twin = null; // the other pane, which scrolls with this one
+      this.list.addEventListener("scroll", () => this.#scrolled());
       this.reset();
+    }
+
+    #scrolled() {
+      this.follow = this.list.scrollTop + this.list.clientHeight > this.list.scrollHeight - 30;
+      if (this.twin && !this.store.live && !this.store.playing) this.twin.list.scrollTop = this.list.scrollTop;
+    }
+
+    /** Show the answer from its beginning. */
+    toTop() {
+      this.list.scrollTop = 0;
     }
 
     reset() {
       this.list.replaceChildren();
+      this.staged = [];
       this.paragraph = null;
       this.order = [];
       this.follow = true;
@@ -66,11 +83,12 @@
 
     /** A block for each paragraph: the browser then lays out the last one alone, however long the text is. */
     #append(token) {
-      this.paragraph ??= this.list.appendChild(h("div", { class: "paragraph", role: "presentation" }));
-      const element = tokenElement(shownText(this.store.run, token), token);
+      this.paragraph ??= this.list.appendChild(h("div", { class: "paragraph", role: "presentation", dir: "auto" }));
+      const [spaces, text] = shownText(this.store.run, token);
+      const element = tokenElement(text, token);
       this.elements.set(token, element);
       this.tokens.set(element, token);
-      this.paragraph.append(element);
+      this.paragraph.append(spaces, element);
       this.places.set(element, this.order.push(element) - 1);
       if (token.index !== null && token.text?.endsWith("\n")) this.paragraph = null;
     }
@@ -85,14 +103,30 @@
         for (const token of [...each.tokens, ...each.refused]) this.elements.get(token)?.classList.toggle("ahead", index >= shown);
       }
       this.shown = shown;
+      this.#stage();
       const tokenCount = round ? round.figures.tokens : 0;
-      this.place.textContent = round ? `${format.plural(tokenCount, "token")} · ${format.seconds(round.clock)}` : "";
+      this.place.textContent = round ? `${format.plural(tokenCount, "token")} · ${format.span(round.clock)}` : "";
       // A trace that is opened is read from its start; what grows or plays is followed.
       if (this.follow && round && (this.store.live || this.store.playing || this.store.time !== Infinity)) {
         const last = this.elements.get(round.tokens.at(-1) ?? round.refused.at(-1));
         if (this.store.time === Infinity) this.list.scrollTop = this.list.scrollHeight;
         else if (last) this.list.scrollTop = last.offsetTop - this.list.offsetTop - this.list.clientHeight + 60;
       }
+    }
+
+    /** The window under way: its drafts dotted in their places, each with its verdict where that has fallen. */
+    #stage() {
+      for (const element of this.staged) element.classList.remove("proposed", "judged");
+      this.staged = [];
+      const window = this.arm === "speculative" ? this.store.window : null;
+      if (!window) return;
+      const { round, drafts, verdicts } = window;
+      const proposed = [...round.tokens.filter((token) => token.kind === "accepted"), ...round.refused].slice(0, drafts);
+      this.staged = proposed.map((token) => this.elements.get(token)).filter(Boolean);
+      this.staged.forEach((element, place) => {
+        element.classList.add("proposed");
+        element.classList.toggle("judged", place < verdicts);
+      });
     }
 
     /** Which acceptor judged what stands here, and whether the text is still distributed as the target's. */

@@ -1,37 +1,54 @@
 /* The race of both arms, and the player that shows it again. */
 (() => {
   const Playground = (globalThis.Playground ??= {});
-  const { ARMS, KINDS, NAMES, format, h, roundAt, toolButton } = Playground;
+  const { ARMS, FIT, KINDS, NAMES, format, h, keepSlowMotion, roundAt, toolButton } = Playground;
 
-  const SPEEDS = [[0.5, "½×"], [1, "1×"], [2, "2×"]];
+  const PACES = [
+    [FIT, "slow motion"],
+    [1 / 20, "1/20 of true speed"],
+    [1 / 10, "1/10 of true speed"],
+    [1 / 4, "1/4 of true speed"],
+    [1, "true speed"],
+  ];
 
   /** Both arms on one time axis: a column for each pass, a cell for each token it gave. Also the scrubber and player. */
   class Race {
     constructor(store) {
       this.store = store;
       this.canvas = h("canvas", { class: "race-canvas", role: "img", "aria-label": "Passes of both arms over time", onclick: (event) => this.#point(event) });
-      this.lead = h("span", { class: "race-lead" });
+      this.lead = h("b", { class: "race-lead" });
+      this.slow = h("b", { class: "race-slow" });
       this.slider = h("input", { type: "range", class: "race-slider", min: "0", max: "1000", value: "1000", "aria-label": "Moment shown", oninput: () => this.#scrub(Number(this.slider.value) / 1000) });
       this.moment = h("output", { class: "race-moment" });
-      this.play = toolButton("▶ Replay", "Play the run again at its true pace", () => (this.store.playing ? this.store.pause() : this.store.play()), "play");
-      this.back = toolButton("‹ step", "One round back", () => this.store.step(-1));
-      this.forward = toolButton("step ›", "One round on", () => this.store.step(1));
-      this.speeds = new Map(SPEEDS.map(([speed, label]) => [speed, toolButton(label, `Replay at ${label} the true pace`, () => this.#speed(speed))]));
+      this.play = toolButton("▶ Replay", "Play the run again", () => (store.playing ? store.pause() : store.play()), "play");
+      this.back = toolButton("‹ step", "One step back", () => store.step(-1));
+      this.forward = toolButton("step ›", "One step on: a verdict inside a window, or a pass", () => store.step(1));
+      this.pace = h("select", { class: "tool", "aria-label": "Speed of the replay", onchange: () => (store.speed = PACES[this.pace.selectedIndex][0]) }, ...PACES.map(([, label]) => h("option", {}, label)));
+      this.auto = h("input", { type: "checkbox", onchange: () => keepSlowMotion(store, this.auto.checked) });
+      const auto = h("label", { class: "race-auto", title: "Show a run again in slow motion when it has ended" }, this.auto, "after each run");
       const lanes = h("div", { class: "race-lanes", "aria-hidden": "true" }, ...ARMS.map((arm) => h("span", { class: `arm-${arm}` }, NAMES[arm])));
+      const tools = h("div", { class: "tools", role: "group", "aria-label": "Replay" }, this.play, this.back, this.forward, this.pace, auto);
       this.element = h(
         "section",
         { class: "race", "aria-label": "Race" },
-        h("header", {}, h("h4", {}, "Every pass on its arm's own clock, a cell for each token it gave"), this.moment),
-        h("div", { class: "race-track" }, lanes, this.canvas, this.play, this.slider),
-        h("div", { class: "tools", role: "group", "aria-label": "Replay" }, this.back, this.forward, ...this.speeds.values()),
+        h("header", {}, h("h3", { title: "Every pass on its arm's own clock, a cell for each token it gave" }, "The race"), this.lead, this.slow, this.moment),
+        h("div", { class: "race-track" }, lanes, this.canvas, h("span"), this.slider),
+        tools,
       );
       this.scale = 0;
-      this.#speed(1);
+      this.auto.checked = store.slowMotion;
+      store.on("state", () => this.#players());
     }
 
-    #speed(speed) {
-      this.store.speed = speed;
-      for (const [each, button] of this.speeds) button.setAttribute("aria-pressed", String(each === speed));
+    /** The controls follow what the store does. */
+    #players() {
+      const { store } = this;
+      this.pace.selectedIndex = Math.max(0, PACES.findIndex(([pace]) => pace === store.pace));
+      this.auto.checked = store.slowMotion;
+      const { speed } = store;
+      const slow = store.playing && speed < 0.95;
+      this.slow.textContent = slow ? `slow motion, ${format.fraction(speed)} of true speed` : "";
+      this.slow.hidden = !slow;
     }
 
     #point(event) {
@@ -60,9 +77,9 @@
       const value = String(time === Infinity || !duration ? 1000 : Math.round((time / duration) * 1000));
       if (this.slider.value !== value) this.slider.value = value;
       this.slider.setAttribute("aria-valuetext", format.seconds(Math.min(time, duration)));
-      for (const each of [this.play, this.back, this.forward, ...this.speeds.values()]) each.disabled = live || !duration;
+      for (const each of [this.play, this.back, this.forward, this.pace]) each.disabled = live || !duration;
       this.play.textContent = this.store.playing ? "❚❚ Pause" : "▶ Replay";
-      this.moment.textContent = !duration ? "" : time === Infinity ? format.seconds(duration) : `${format.seconds(time)} of ${format.seconds(duration)}`;
+      this.moment.textContent = !duration ? "" : time === Infinity ? `${format.seconds(duration)} in all` : `${format.seconds(time)} of ${format.seconds(duration)}`;
       this.lead.textContent = this.#leadText(duration);
       this.#draw(duration);
     }

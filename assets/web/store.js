@@ -1,7 +1,12 @@
 /* The run that is shown, and the clock it is shown by. Runs in node as well. */
 (() => {
   const Playground = (globalThis.Playground ??= {});
-  const { Run } = Playground;
+  const { ARMS, Run, roundAt } = Playground;
+
+  const TINY = 1e-9; // seconds
+  const TICK_MS = 70;
+  const FIT = "fit"; // the pace at which the arm that took longer takes as long as eyes need
+  const FIT_SECONDS = 8;
 
   /** The run on the page, and the moment of it that is shown. Views listen to: run, items, time, state. */
   class Store extends EventTarget {
@@ -9,13 +14,16 @@
     live = false;
     time = Infinity;
     playing = false;
-    speed = 1;
+    pace = FIT;
+    /** Whether a run that has just ended is shown again, slowly. */
+    slowMotion = false;
     isolated = null;
     /** A promise while the server is asked for what this browser did not see. */
     asked = null;
     #seen = -1;
     #slots = [];
-    #frame = 0;
+    #timer = 0;
+    #stage = null;
 
     tell(type) {
       this.dispatchEvent(new Event(type));
@@ -28,6 +36,7 @@
     /** A new run begins: called as Run is pressed, before the server has answered. */
     begin(id) {
       this.pause();
+      this.#stage = null;
       this.run = new Run(id);
       this.#seen = -1;
       this.#slots = [];
@@ -79,12 +88,14 @@
       if (!this.live) return;
       this.live = false;
       this.tell("state");
-      if (this.run.inTurn) this.play();
+      if (this.run.inTurn && this.slowMotion) this.play();
+      else this.#playSlowly();
     }
 
-    /** Show a whole trace. */
-    show(items) {
+    /** Show a whole trace. quietly: at its end, without playing it. */
+    show(items, quietly = false) {
       this.pause();
+      this.#stage = null;
       this.run = new Run(`shown-${Date.now()}`);
       this.live = false;
       this.time = Infinity;
@@ -92,40 +103,90 @@
       this.tell("run");
       this.tell("items");
       this.tell("state");
+      if (!quietly) this.#playSlowly();
     }
 
     seek(time) {
+      this.#stage = null;
       this.time = time >= this.run.duration ? Infinity : Math.max(0, time);
       this.tell("time");
     }
 
-    /** By one round of either arm, forwards or back. */
-    step(direction) {
-      this.pause();
-      const moments = this.run.moments;
-      const now = Math.min(this.time, this.run.duration);
-      const next = direction > 0 ? moments.find((moment) => moment > now + 1e-9) : moments.findLast((moment) => moment < now - 1e-9);
-      this.seek(next ?? (direction > 0 ? Infinity : 0));
+    /** The window under way at the moment shown: {round, drafts: how many of them are proposed, verdicts: how many of those
+     * have fallen}. A replay shows the drafts come one by one; a step, the verdicts too. Null where none is under way. */
+    get window() {
+      if (this.#stage) return this.#stage;
+      if (this.live || this.time === Infinity) return null;
+      const arm = this.run.arms.speculative;
+      const ended = roundAt(arm, this.time);
+      const round = arm.rounds[ended ? ended.index + 1 : 0];
+      if (!round?.drafted.length) return null;
+      const share = round.draft_seconds > 0 ? (this.time - round.since) / round.draft_seconds : 1;
+      return { round, drafts: Math.min(round.drafted.length, Math.floor(share * round.drafted.length)), verdicts: 0 };
     }
 
+    /** To the next moment at which something happens, or back: a verdict inside a window, or a round's end. */
+    step(direction) {
+      this.pause();
+      if (this.#stage) this.#stepInside(this.#stage, direction);
+      else if (direction > 0) this.#enter();
+      else this.seek(this.run.moments.findLast((moment) => moment < Math.min(this.time, this.run.duration) - TINY) ?? 0);
+    }
+
+    #enter() {
+      const next = this.run.moments.find((moment) => moment > this.time + TINY);
+      if (next === undefined) return this.seek(Infinity);
+      const round = this.run.arms.speculative.rounds.find(({ clock }) => Math.abs(clock - next) < TINY);
+      if (!round?.drafted.length) return this.seek(next);
+      this.#stage = { round, drafts: round.drafted.length, verdicts: 0 };
+      this.tell("time");
+    }
+
+    #stepInside({ round, drafts, verdicts }, direction) {
+      const judged = round.drafted.filter(({ state }) => state !== "discarded").length;
+      if (direction > 0 && verdicts === judged) return this.seek(round.clock);
+      this.#stage = direction < 0 && verdicts === 0 ? null : { round, drafts, verdicts: verdicts + direction };
+      this.tell("time");
+    }
+
+    /** How fast a replay runs, in seconds of the run a second. */
+    get speed() {
+      return this.pace === FIT ? Math.min(1, (this.run.duration || 1) / FIT_SECONDS) : this.pace;
+    }
+
+    set speed(pace) {
+      this.pace = pace;
+      this.tell("state");
+    }
+
+    /** Where a finished run is to be seen again by itself: it took less time than eyes need. */
+    #playSlowly() {
+      const { finished, arms, duration } = this.run;
+      const whole = finished?.reason === "stop" || finished?.reason === "length";
+      const both = ARMS.every((arm) => arms[arm].rounds.length > 1);
+      if (this.slowMotion && whole && both && duration < FIT_SECONDS) this.play();
+    }
+
+    /** Play from the moment shown, or from the start. A few steps a second suffice, and leave the processor to others. */
     play() {
       if (this.live || !this.run.lines.length) return;
       if (this.time === Infinity) this.time = 0;
+      this.#stage = null;
       this.playing = true;
       let last = performance.now();
-      const tick = (now) => {
-        if (!this.playing) return;
+      const tick = () => {
+        const now = performance.now();
         this.seek(this.time + ((now - last) / 1000) * this.speed);
         last = now;
         if (this.time === Infinity) this.pause();
-        else this.#frame = requestAnimationFrame(tick);
+        else if (this.playing) this.#timer = setTimeout(tick, TICK_MS);
       };
-      this.#frame = requestAnimationFrame(tick);
+      this.#timer = setTimeout(tick, TICK_MS);
       this.tell("state");
     }
 
     pause() {
-      cancelAnimationFrame(this.#frame);
+      clearTimeout(this.#timer);
       if (!this.playing) return;
       this.playing = false;
       this.tell("state");
@@ -137,6 +198,6 @@
     }
   }
 
-  Object.assign(Playground, { Store });
+  Object.assign(Playground, { FIT, Store });
   if (typeof module !== "undefined") module.exports = Playground;
 })();

@@ -8,7 +8,9 @@
       this.store = store;
       this.figure = figure;
       this.area = h("div", { class: "plot-area", role: "img", "aria-label": "Time per output token of both arms" });
-      this.element = h("section", { class: "plot", "aria-label": "Time per output token" }, h("h4", {}, term("Time per output token", "TPOT"), " as the text grows"), this.area);
+      this.published = h("input", { type: "checkbox", onchange: () => this.update(true) });
+      const published = h("label", { class: "plot-published", title: "Median latencies that AWS published for Llama pairs on Trainium" }, this.published, "Trainium's medians");
+      this.element = h("section", { class: "plot", "aria-label": "Time per output token" }, h("header", {}, h("h3", {}, term("ms per token", "TPOT"), " as the text grows"), published), this.area);
       this.element.hidden = !figure;
       this.due = 0;
       this.url = url;
@@ -46,6 +48,10 @@
     #dress() {
       const [data, layout, config] = dressed(this.figure, this.element);
       layout.uirevision = "live";
+      Object.assign(layout, { showlegend: false, margin: { l: 40, r: 8, t: 6, b: 30 } });
+      layout.font.size = 11;
+      layout.xaxis.title = { text: "tokens", standoff: 2, font: { size: 11 } };
+      layout.yaxis.title = undefined;
       this.data = data;
       this.layout = layout;
       return window.Plotly.newPlot(this.area, data, layout, config).then(() => this.update(true));
@@ -65,11 +71,31 @@
         trace.y = rounds.map((round) => 1000 * (series === "mean" ? round.figures.tpot_s : (round.clock - round.since) / round.tokens.length));
       }
       const longest = Math.max(2, ...this.data.filter((trace) => trace.meta?.arm).map((trace) => trace.x.at(-1) ?? 0));
-      for (const trace of this.data) if (trace.meta?.published) trace.x = [1, longest];
+      for (const trace of this.data) {
+        if (!trace.meta?.published) continue;
+        trace.x = [1, longest];
+        trace.visible = this.published.checked;
+      }
       // Single slow rounds would flatten the curves: the axis follows the running means and what else is switched on.
-      const known = this.data.flatMap((trace, index) => (trace.meta?.series === "mean" || (trace.meta?.published && this.area.data?.[index]?.visible === true) ? trace.y : []));
-      const top = known.length ? 1.5 * Math.max(...known) : 30;
-      window.Plotly.react(this.area, this.data, { ...this.layout, datarevision: moment, xaxis: { ...this.layout.xaxis, range: [0, longest * 1.02] }, yaxis: { ...this.layout.yaxis, range: [0, top] } });
+      const shown = this.data.filter((trace) => trace.meta?.series === "mean" || trace.visible === true);
+      const known = shown.flatMap((trace) => trace.y);
+      const top = known.length ? 1.4 * Math.max(...known) : 30;
+      const xaxis = { ...this.layout.xaxis, range: [0, longest * 1.02] };
+      const yaxis = { ...this.layout.yaxis, range: [0, top] };
+      window.Plotly.react(this.area, this.data, { ...this.layout, datarevision: moment, annotations: this.#names(shown), xaxis, yaxis });
+    }
+
+    /** Each line's name at its end: a legend would take the room of the plot. */
+    #names(shown) {
+      return shown.filter((trace) => trace.y.length).map((trace) => ({
+        x: trace.x.at(-1),
+        y: trace.y.at(-1),
+        text: trace.meta.published ? `${trace.name.split(" alone")[0]} ${trace.y[0]}` : `${trace.meta.arm === "target" ? "target only" : "speculative"} ${trace.y.at(-1).toFixed(1)}`,
+        xanchor: "right",
+        yanchor: trace.meta.arm === "speculative" ? "top" : "bottom",
+        showarrow: false,
+        font: { size: 12, color: trace.line.color },
+      }));
     }
 
     async save() {

@@ -1,50 +1,66 @@
-/* A run as a person sees it: headline, message, legend, panes, race, plot and files, of one store. */
+/* A run as a person sees it, of one store: the sentence and the headline, race and plot, what was asked, panes and files. */
 (() => {
   const Playground = (globalThis.Playground ??= {});
-  const { ARMS, Headline, Legend, Pane, Plot, Race, Toolbar, attachCard, format, h, shelf } = Playground;
+  const { ARMS, Asked, Headline, LEAD, Legend, Pane, PROMISE, Plot, Race, Toolbar, attachCard, format, h, intro, shelf } = Playground;
 
   const REFERENCE =
     "The speculative arm was run by upstream's own loop, as a reference for speed: it knows no temperature, top_p or top_k, and its text is not distributed as the target's.";
 
-  /** options: {server, hint, figure, plotly, recordings}; without a server it reads files only. */
   class View {
+    /** options: {server, choose, cards, figure, plotly, recordings, alone}; without a server it is of a file. */
     constructor(store, options) {
       this.store = store;
       this.server = options.server;
       this.keepDue = this.kept = 0;
       this.reference = h("p", { class: "reference", role: "note", hidden: true }, REFERENCE);
-      this.message = h("p", { class: "message", role: "status", "data-kind": "one" }, options.hint ?? "");
+      this.message = h("p", { class: "message", role: "status", "data-kind": "hint" }, options.alone ? "Open a recorded run or a trace file: it replays here." : `${LEAD} ${PROMISE}`);
       this.panes = ARMS.map((arm) => new Pane(store, arm));
+      [this.panes[0].twin, this.panes[1].twin] = [this.panes[1], this.panes[0]];
       this.headline = new Headline(store);
       this.race = new Race(store);
       this.legend = new Legend(store, this.panes);
       this.plot = new Plot(store, options.figure, options.plotly);
+      this.asked = new Asked(store, options.choose);
       this.toolbar = new Toolbar(this, options.server, options.recordings ?? []);
-      this.about = h("p", { class: "run-about" });
       this.advice = h("p", { class: "advice", hidden: true });
-      const told = h("div", { class: "told" }, this.message, this.race.lead, this.advice);
+      this.headline.element.prepend(this.message);
       const panes = h("div", { class: "panes" }, ...this.panes.map((pane) => pane.element));
-      this.element = h("div", { class: "pg pg-view" }, this.reference, this.headline.element, told, this.legend.element, panes, this.race.element, this.toolbar.element, this.plot.element, this.about);
+      const course = h("div", { class: "course" }, this.race.element, this.plot.element);
+      this.intro = options.choose ? intro(options.cards ?? [], options.choose) : null;
+      this.element = h(
+        "div",
+        { class: "pg pg-view" },
+        ...(this.intro ? [this.intro] : []),
+        this.reference,
+        this.headline.element,
+        course,
+        this.asked.element,
+        this.legend.element,
+        panes,
+        this.advice,
+        this.toolbar.element,
+      );
       attachCard(store, panes, this.panes);
-      this.store.on("run", () => this.#reset());
-      this.store.on("items", () => this.#grow());
-      this.store.on("time", () => this.#move());
-      this.store.on("state", () => this.#state());
+      store.on("run", () => this.#reset());
+      store.on("items", () => this.#grow());
+      store.on("time", () => this.#move());
+      store.on("state", () => this.#state());
       new ResizeObserver(() => this.race.update()).observe(this.race.element);
       new MutationObserver(() => this.race.update()).observe(document.body, { attributeFilter: ["class"] });
       this.#state();
       // A view made late, or made again, catches up.
-      if (this.store.run.lines.length) this.#grow();
+      if (store.run.lines.length) this.#grow();
     }
 
     #reset() {
       for (const pane of this.panes) pane.reset();
       this.say("", "");
-      this.#move(true);
+      this.#move();
     }
 
     #grow() {
       for (const pane of this.panes) pane.grow();
+      this.headline.update();
       this.#figures();
       this.#announce();
       if (this.store.live && performance.now() > this.keepDue) this.#keep();
@@ -63,47 +79,60 @@
     }
 
     #figures() {
-      this.headline.update();
       this.legend.update();
       this.race.update();
       this.plot.update(!this.store.live && !this.store.playing);
-      this.toolbar.update();
     }
 
     #state() {
-      document.body.classList.toggle("pg-running", this.store.live);
-      this.element.classList.toggle("live", this.store.live);
-      if (!this.store.live) {
-        if (this.store.run.finished) this.#keep();
+      const { live, playing, run } = this.store;
+      document.body.classList.toggle("pg-running", live);
+      this.element.classList.toggle("live", live);
+      this.element.classList.toggle("idle", !live && !run.lines.length && !run.error);
+      if (!live) {
+        if (run.finished && this.keptRun !== run) this.#keep();
+        if (run.finished) this.keptRun = run;
+        this.headline.update();
         this.#figures();
         this.#announce();
+        // an answer is read from its beginning, and followed while it is played
+        for (const pane of this.panes) {
+          if (playing) pane.follow = true;
+          else if (this.store.time === Infinity) pane.toTop();
+        }
       }
       this.toolbar.update();
     }
 
     #announce() {
-      const { run } = this.store;
+      const { live, run } = this.store;
       for (const pane of this.panes) {
-        const off = run.started && !run.running.includes(pane.arm);
-        pane.element.classList.toggle("off", Boolean(off));
+        const off = Boolean(run.started && !run.running.includes(pane.arm));
+        pane.element.classList.toggle("off", off);
         pane.rule(off ? null : run.started);
-        pane.element.classList.toggle("writing", this.store.live && Boolean(run.started) && !pane.data.rounds.at(-1)?.finish_reason && !off);
+        pane.element.classList.toggle("writing", live && Boolean(run.started) && !pane.data.rounds.at(-1)?.finish_reason && !off);
       }
       this.reference.hidden = run.started?.engine !== "upstream";
-      if (run.started) {
-        const { request, target, draft, backend, device, prompt_tokens: prompt } = run.started;
-        const { temperature, top_p: topP, top_k: topK, seed } = request.sampling;
-        const warp = temperature ? `temperature ${temperature}, top_p ${topP}, top_k ${topK}, seed ${seed}` : "temperature 0";
-        this.about.textContent = `${target.name}${draft ? ` with ${draft.name}` : ""} on ${backend}, ${device} · k = ${request.k}, ${warp}, acceptor ${request.acceptor}, ${format.plural(prompt, "prompt token")}`;
-      } else this.about.textContent = "";
+      this.asked.update();
       this.advice.textContent = run.analysis?.advice ?? "";
       this.advice.hidden = !this.advice.textContent;
       if (run.error) this.say("error", run.error);
       else if (run.waiting) this.say("waiting", `${format.plural(run.waiting, "run")} ahead of yours on this device. Yours starts by itself.`);
       else if (run.verdict) this.say(run.verdict.kind, run.verdict.text);
-      else if (this.store.live && run.diverged !== null) this.say("different", `The texts part at token ${run.diverged + 1}.`);
-      else if (this.store.live && run.agreed) this.say("so-far", `The same ${format.plural(run.agreed, "token")} so far.`);
-      else if (this.store.live && !run.lines.length) this.say("waiting", "Starting.");
+      else if (live) this.say(...this.#course(run));
+    }
+
+    /** What goes on in a run that is not over: kind and sentence. */
+    #course(run) {
+      if (!run.started) return ["waiting", "Starting."];
+      const read = run.running.filter((arm) => run.arms[arm].rounds.length);
+      if (!read.length || (read.length < run.running.length && !run.agreed)) {
+        const next = run.running.find((arm) => !run.arms[arm].rounds.length);
+        const whose = run.running.length < 2 ? "" : next === "target" ? ": target first, then speculative" : ": target done, now speculative";
+        return ["waiting", `Reading ${format.plural(run.started.prompt_tokens, "prompt token")}${whose}.`];
+      }
+      if (run.diverged !== null) return ["different", `The texts part at token ${run.diverged + 1}.`];
+      return ["so-far", run.agreed ? `The same ${format.plural(run.agreed, "token")} so far.` : "Answering."];
     }
 
     say(kind, text) {
@@ -114,16 +143,26 @@
       this.message.setAttribute("aria-live", kind === "so-far" ? "off" : "polite");
     }
 
-    /** Show what the server made of a trace, or why it refused it. */
-    async open(promise) {
-      if (this.store.live) return;
+    /** Show what the server made of a trace, or why it refused it. what: its name for people; quietly: without playing it. */
+    async open(promise, what = "", quietly = false) {
+      if (this.store.live) return false;
       try {
         const answer = await promise;
-        if (answer.error) this.say("error", answer.error);
-        else if (answer.items?.length) this.store.show(answer.items);
+        if (answer.items?.length) {
+          this.store.show(answer.items, quietly);
+          return true;
+        }
+        if (answer.error) this.refuse(what, answer.error);
       } catch {
         this.say("error", "The playground's server does not answer; start it again with ./launch.sh.");
       }
+      return false;
+    }
+
+    /** Why something could not be shown, without a doubt about whose figures stand below. */
+    refuse(what, error) {
+      const name = what ? `${what}: ` : "";
+      this.say("error", `${name}${error}${this.store.run.lines.length ? " Below is the earlier run." : ""}`);
     }
   }
 

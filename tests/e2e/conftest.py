@@ -31,8 +31,9 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture(scope="session")
 def context(browser: Browser) -> BrowserContext:
-    """One person's browser: what it has fetched and kept, the pages of all tests share."""
-    return browser.new_context(accept_downloads=True)
+    """One person's browser: what it has fetched and kept, the pages of all tests share. It asks for little motion, so that a
+    run stays shown whole when it has ended."""
+    return browser.new_context(accept_downloads=True, reduced_motion="reduce")
 
 
 @pytest.fixture
@@ -45,7 +46,11 @@ def open_page(browser: Browser, context: BrowserContext) -> Iterator[Open]:
     faults: list[str] = []
 
     def open_(address: str, **options: Any) -> Page:
-        page = (browser.new_context(accept_downloads=True, **options) if options else context).new_page()
+        page = (
+            browser.new_context(accept_downloads=True, **{"reduced_motion": "reduce", **options})
+            if options
+            else context
+        ).new_page()
         page.set_default_timeout(TIMEOUT_MS)
         pages.append(page)
         host = urlsplit(address).netloc

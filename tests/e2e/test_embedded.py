@@ -25,4 +25,4 @@ def test_first_run_of_the_embedded_pair(open_page: Open, embedded: Pair) -> None
         assert "transformer" in arms["target"]["text"].lower()
         assert arms["speculative"]["accepted"] > 0
         assert figure(page, "speedup").endswith("×")
-        expect(page.locator(".message")).to_contain_text("bit for bit")
+        expect(page.locator(".message")).to_contain_text("word for word")

@@ -1,0 +1,84 @@
+/* The knobs of the page, which are Gradio's, as one object: read for the address, set from it, from cards and from runs. */
+(() => {
+  const Playground = (globalThis.Playground ??= {});
+  const { fromParameters, toParameters } = Playground;
+
+  let known = null; // {names, defaults, choices, k: {least, most, only}}
+  let values = [];
+  let apply = () => {};
+  let after = null;
+
+  const within = (value, { least, most, only }) => (only ? (only.includes(value) ? value : only[0]) : Math.min(most, Math.max(least, Math.round(value))));
+
+  /** The values of all knobs, in the order of the components, with these settings in them. Unknown choices are left. */
+  const merged = (settings, current) => {
+    const now = Object.fromEntries(known.names.map((name, place) => [name, current[place]]));
+    const { k, ...rest } = settings;
+    if (k === "auto") now.auto = known.auto;
+    else if (k !== undefined) Object.assign(now, { auto: false, k: within(k, known.k) });
+    for (const [name, value] of Object.entries(rest)) {
+      if (name in now && (known.choices[name]?.includes(value) ?? true)) now[name] = value;
+    }
+    return known.names.map((name) => now[name]);
+  };
+
+  const settings = (list = values) => {
+    const { auto, ...rest } = Object.fromEntries(known.names.map((name, place) => [name, list[place]]));
+    return { ...rest, k: auto ? "auto" : rest.k };
+  };
+
+  /** The address's parameters that are not of the knobs. */
+  const OTHERS = ["tab", "replay", "at", "present"];
+
+  /** Called by js_on_load of the component that sets them. */
+  Playground.mountKnobs = (props, trigger, settings_) => {
+    known = settings_;
+    values = known.names.map((name) => known.defaults[name]);
+    apply = (wanted) => {
+      props.value = wanted;
+      trigger("apply");
+    };
+    const parameters = new URLSearchParams(location.search);
+    const wanted = fromParameters(parameters);
+    if (parameters.get("run")) after = () => document.querySelector("#run").click();
+    if (Object.keys(wanted).length || after) apply(wanted);
+  };
+
+  /** The knobs' event: what they become. */
+  Playground.applied = (wanted, ...current) => {
+    const list = merged(wanted ?? {}, current);
+    const then = after;
+    after = null;
+    if (then) setTimeout(then, 150); // Gradio sets the components after this returns
+    remember(list);
+    return list;
+  };
+
+  /** A knob has changed: the address follows, so that a refresh or a link gives it back. */
+  const remember = (list) => {
+    values = list;
+    const old = new URLSearchParams(location.search);
+    const query = toParameters(settings(), { ...known.defaults, k: known.defaults.k });
+    for (const name of OTHERS) if (old.has(name)) query.set(name, old.get(name));
+    const text = query.toString();
+    history.replaceState(history.state, "", text ? `?${text}` : location.pathname);
+  };
+  Playground.remember = (...list) => {
+    if (known) remember(list);
+  };
+
+  /** Set the knobs; then, if asked, press Run. */
+  const choose = (wanted, run = false) => {
+    after = run ? () => document.querySelector("#run").click() : null;
+    apply({ ...known.defaults, ...wanted });
+  };
+
+  /** A link that gives these settings to whoever opens it; of the knobs as they are where none are given. */
+  const linkOf = (wanted, more = {}) => {
+    const query = toParameters(wanted ?? settings(), known?.defaults ?? {});
+    for (const [name, value] of Object.entries(more)) query.set(name, value);
+    return `${location.origin}${location.pathname}${query.size ? "?" : ""}${query}`;
+  };
+
+  Object.assign(Playground, { choose, linkOf });
+})();

@@ -1,0 +1,39 @@
+/* What this browser remembers of how a person likes the page: slow motion, light or dark. Nothing of it leaves the browser. */
+(() => {
+  const Playground = (globalThis.Playground ??= {});
+  const NAME = "speculative-sampling-playground";
+
+  const read = () => {
+    try {
+      return JSON.parse(localStorage.getItem(NAME)) ?? {};
+    } catch {
+      return {}; // a file, or a browser that keeps nothing
+    }
+  };
+  const remember = (changes) => {
+    try {
+      localStorage.setItem(NAME, JSON.stringify({ ...read(), ...changes }));
+    } catch {
+      // then it lasts as long as the page
+    }
+  };
+
+  const still = () => window.matchMedia("(prefers-reduced-motion: reduce)").matches;
+
+  /** Whether runs are to be seen again in slow motion: as chosen here, but never where the system asks for less motion. */
+  const wantsSlowMotion = () => !still() && (read().slowMotion ?? true);
+  const keepSlowMotion = (store, wanted) => {
+    store.slowMotion = wanted;
+    remember({ slowMotion: wanted });
+  };
+
+  /** Light or dark: as chosen here, else as the system has it. */
+  const dressPage = () => {
+    const { dark } = read();
+    if (dark !== undefined) document.body.classList.toggle("dark", dark);
+    return dark;
+  };
+  const switchDress = () => remember({ dark: document.body.classList.toggle("dark") });
+
+  Object.assign(Playground, { dressPage, keepSlowMotion, switchDress, wantsSlowMotion });
+})();
