@@ -206,7 +206,7 @@ def test_a_large_pair_on_trainium2() -> None:
     """64 logical cores of 24 GiB; 405 billion parameters in bf16 are 812 GB of their 1.5 TB."""
     result = plan("trn2.48xlarge", "llama-3.1-405b", "llama-3.1-8b", library=NXD_INFERENCE)
     assert result.ok
-    assert result.tp_degree == 64  # 32, the heads of the draft, would hold 26.1 GB a core
+    assert result.tp_degree == 64  # 32, the heads of the draft, would put 28.3 GB on a core
     assert (result.instance.device_gib, result.instance.core_gb) == (1536, 24)
     assert result.per_core is not None
     assert result.per_core.capacity == 24 * 2**30
