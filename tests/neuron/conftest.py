@@ -49,9 +49,15 @@ def pair(runtime: Runtime, tmp_path: Path) -> Load:
     from tests.support.neuron_pairs import AGREEING, WINDOWS, V
 
     def load(
-        target: dict[str, Any] | None = None, draft: dict[str, Any] | None = None, vocab_size: int = V, **options: Any
+        target: dict[str, Any] | None = None,
+        draft: dict[str, Any] | None = None,
+        vocab_size: int = V,
+        config: dict[str, Any] | None = None,
+        **options: Any,
     ) -> tuple[NeuronModel, NeuronModel]:
-        target_dir = neuron_device.write_checkpoint(tmp_path / "Big", fake=target, vocab_size=vocab_size)
+        target_dir = neuron_device.write_checkpoint(
+            tmp_path / "Big", fake=target, vocab_size=vocab_size, **(config or {})
+        )
         draft_dir = neuron_device.write_checkpoint(
             tmp_path / "Small", fake=AGREEING if draft is None else draft, vocab_size=vocab_size, num_hidden_layers=1
         )

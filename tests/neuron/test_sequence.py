@@ -65,6 +65,15 @@ def test_one_program_serves_every_window(pair: Load, tokens: int) -> None:
     assert calls(target) == [("window", 5, 8)]
 
 
+@ON_NXD_INFERENCE
+@pytest.mark.parametrize("pad_token_id", [None, -1, 10**6, 5])
+def test_a_padding_id_that_is_no_token_of_the_model_is_not_used(pair: Load, pad_token_id: int | None) -> None:
+    target, _ = pair(config={"pad_token_id": pad_token_id})
+    sequence = target.new_sequence()
+    np.testing.assert_array_equal(sequence.forward(PROMPT, 1), expected(target, PROMPT, 1))
+    np.testing.assert_array_equal(sequence.forward([9], 1), expected(target, [*PROMPT, 9], 1))
+
+
 @pytest.mark.parametrize("rows", range(1, 6))
 def test_rows_asked_of_an_empty_cache(pair: Load, rows: int) -> None:
     """A prefill answers for its last token alone, and no window of NxD Inference begins at position 0."""

@@ -58,6 +58,8 @@ def load_pretrained_config(model_path_or_name: str) -> Callable[[Any], None]:
 
 
 class LlamaInferenceConfig:
+    pad_token_id: int | None
+
     def __init__(self, neuron_config: NeuronConfig, *, load_config: Callable[[Any], None]) -> None:
         self.neuron_config = neuron_config
         load_config(self)
@@ -168,10 +170,13 @@ class NeuronLlamaForCausalLM:
             raise ValueError(
                 f"Inputs supplied ({len(tokens)} tokens) are longer than max_context_length ({bucket} tokens)."
             )
-        assert attended == len(tokens)
+        assert attended == len(tokens) or len(tokens) == bucket
         assert bucket != self.neuron_config.speculation_length, "taken for a window"
         padding = bucket - len(tokens)
-        device.write([*tokens, *[0] * padding], 0)
+        pad_token_id = self.config.pad_token_id or 0
+        if padding and not 0 <= pad_token_id < device.vocab_size:
+            raise IndexError("index out of range in self")
+        device.write([*tokens, *[pad_token_id] * padding], 0)
         padded = [*positions, *[1] * padding]
         answered = padded.index(max(padded))  # the first of the highest
         device.calls.append(("prefill", 0, max(positions) + 1))

@@ -97,12 +97,10 @@ class NxdInferencePrograms:
         self.prefill_limit = prefill_limit
 
     def prefill(self, token_ids: Ids[int]) -> Any:
-        positions = range(len(token_ids))
-        if len(token_ids) == 1:
-            # The library pads positions with ones and answers for the highest: one token would be taken for the padding
-            # behind it. Padded by us, with zeros, the first of the highest is the token.
-            token_ids, positions = [*token_ids, *[0] * (self.prefill_limit - 1)], [0] * self.prefill_limit  # type: ignore[assignment]
-        return self._call(token_ids, positions, len(token_ids))
+        # Padded by us: the library pads ids with the model's padding id, which may be none of its vocabulary, and positions
+        # with ones, and answers for the first of the highest, which after one token alone is the padding.
+        padding = [0] * (self.prefill_limit - len(token_ids))
+        return self._call([*token_ids, *padding], [*range(len(token_ids)), *padding], len(token_ids))
 
     def step(self, token_id: int, position: int) -> Any:
         return self._call([token_id], [position], position)
