@@ -1,38 +1,126 @@
-"""What the README shows is run as it stands there."""
+"""What the documents show is run: every command with cheap arguments, every block of Python as it stands."""
 
 from __future__ import annotations
 
-import re
+import importlib
 import shlex
+from collections.abc import Callable
+from functools import lru_cache
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from app.__main__ import COMMANDS, main, parser
 from app.backends.toy import toy_pair
 from app.engine.custom_acceptor import load_custom
 from app.engine.pair import Pair
 from app.engine.session import Session
-from app.pairs import pair_files
+from app.pairs import pair_files, registry
 from app.pairs.options import PairOptions
 from app.record.metrics import Metrics
 from app.record.trace import Request, Sampling
+from tests.support.documents import DOCUMENTS, ROOT, blocks, shown_commands
+from tests.support.llamas import TINY, save_directory, save_tokenizer, weights
 from tests.support.pages import served, toy_session
 
-ROOT = Path(__file__).resolve().parent.parent
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+SHELL = ("test", "check")
+"""Commands of launch.sh alone."""
+SHOWN = list(dict.fromkeys(command for document in DOCUMENTS for command in shown_commands(document)))
 
 
-def block(word: str) -> str:
-    """The one Python block of the README that mentions `word`."""
-    (found,) = (code for code in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if word in code)
-    return str(found)
+def words(command: str) -> list[str]:
+    each = shlex.split(command)
+    return each if each and not each[0].startswith("-") else ["serve", *each]
+
+
+def test_commands_are_shown_and_known() -> None:
+    assert len(SHOWN) > 20
+    assert {words(command)[0] for command in SHOWN} <= {*COMMANDS, *SHELL}
+
+
+@pytest.mark.parametrize("command", [each for each in SHOWN if words(each)[0] not in SHELL])
+def test_every_command_shown_is_understood(command: str) -> None:
+    parser().parse_args(words(command))
+
+
+def needs_hardware(command: str) -> bool:
+    """Neuron's run in tests/neuron on its fakes; the stages of distill in test_distill, with a target of their own."""
+    return "--backend neuron" in command or words(command)[0] in ("distill", "setup")
+
+
+@pytest.fixture(scope="module")
+def load() -> Callable[[PairOptions], Pair]:
+    return lru_cache(registry.load)
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tokenizer(save_directory(tmp_path_factory.mktemp("tiny") / "tiny", TINY, weights(TINY)))
+
+
+@pytest.mark.weights
+@pytest.mark.parametrize("command", [c for c in SHOWN if words(c)[0] not in SHELL and not needs_hardware(c)])
+def test_every_command_shown_runs(
+    command: str,
+    load: Callable[[PairOptions], Pair],
+    tiny: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """With tiny checkpoints for the ones named, few tokens, and a page that is built but not waited for."""
+    if "--backend torch" in command and not (find_spec("torch") and find_spec("transformers")):
+        pytest.skip("needs app/backends/requirements-torch.txt")
+    pair_file = tmp_path / "pair.toml"
+    pair_file.write_text(f'target = "{tiny}"\ndraft = "{tiny}"\nn_positions = 256\n')
+    (tmp_path / "my_acceptors.py").write_text(python_block("class Greedy"))
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(registry, "load", load)
+    monkeypatch.setattr("app.bench.cli.load", load)
+    shown: list[Any] = []
+    monkeypatch.setattr("app.ui.serve.serve", lambda *session, **options: shown.append(session))
+    cheap = {
+        "--target": str(tiny),
+        "--draft": str(tiny),
+        "--n-positions": "256",
+        "--pair": str(pair_file),
+        "--pairs": str(tmp_path),
+        "--out": str(tmp_path / "out.html"),
+        "--max-tokens": "4",
+        "--count": "1",
+        "--ks": "2,3",
+        "--port": "0",
+        "--starts": "1",
+        "--turns": "1",
+    }
+    given = words(command)
+    if given[0] == "plan":
+        cheap = {}
+    for flag, value in cheap.items():
+        if flag in given:
+            given[given.index(flag) + 1] = value
+    if given[0] in ("run", "sweep") and "--max-tokens" not in given:
+        given += ["--max-tokens", "4"]
+    if given[0] == "sweep" and "--count" not in given:
+        given += ["--count", "1"]
+    assert main(given) == 0
+    assert bool(shown) == (given[0] == "serve")
+
+
+def python_block(word: str) -> str:
+    """The one block of Python in all documents that has this word."""
+    (code,) = (code for document in DOCUMENTS for code in blocks(document, "python") if word in code)
+    return code
 
 
 def test_the_custom_acceptor_is_deterministic_at_any_temperature(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "my_acceptors.py").write_text(block("class Greedy"))
+    (tmp_path / "my_acceptors.py").write_text(python_block("class Greedy"))
     monkeypatch.syspath_prepend(tmp_path)
+    importlib.invalidate_caches()
     acceptor = load_custom("my_acceptors:Greedy")
     assert acceptor.description == "Deterministic: a draft is kept while it is the target's likeliest token."
     target, draft, tokenizer = toy_pair(259, seed=2)
@@ -49,57 +137,25 @@ def test_the_custom_acceptor_is_deterministic_at_any_temperature(
 
 def test_the_client_example_streams_the_rounds(capsys: pytest.CaptureFixture[str]) -> None:
     with served(toy_session()) as address:
-        exec(block("gradio_client").replace("http://127.0.0.1:7860", address), {})
+        exec(python_block("gradio_client").replace("http://127.0.0.1:7860", address), {})
     lines = capsys.readouterr().out.splitlines()
     assert any(line.startswith("target []") for line in lines)
     assert any("accepted" in line for line in lines if line.startswith("speculative"))
 
 
-def test_every_file_the_readme_points_to_exists() -> None:
-    for target in re.findall(r"\]\(([^)#]+)\)", README):
-        if not target.startswith("http"):
-            assert (ROOT / target).exists(), target
+def test_every_block_of_python_is_run_by_a_test() -> None:
+    """Here, and in test_comparison the one of app/record."""
+    shown = [code for document in DOCUMENTS for code in blocks(document, "python")]
+    known = ("class Greedy", "gradio_client", "app.record")
+    assert [code for code in shown if not any(word in code for word in known)] == []
 
 
-def test_every_command_of_the_readme_is_known() -> None:
-    from app.__main__ import parser
-
-    commands = parser()._subparsers._group_actions[0].choices  # type: ignore[union-attr]
-    assert commands is not None
-    known = {*commands, "setup", "test", "check"}
-    for word in re.findall(r"\./launch\.sh ([a-z]+)", README):
-        assert word in known, word
-
-
-def test_the_pair_file_of_the_readme_is_one(tmp_path: Path) -> None:
-    (found,) = re.findall(r"```toml\n(.*?)```", README, re.DOTALL)
-    file = tmp_path / "pair.toml"
-    file.write_text(found)
-    assert pair_files.read(file) == PairOptions(
-        backend="torch",
-        target=Path("meta-llama/Llama-3.1-8B-Instruct"),
-        draft=Path("meta-llama/Llama-3.2-1B-Instruct"),
-        dtype="bf16",
-        n_positions=8192,
-    )
-
-
-def test_every_flag_of_the_readmes_commands_is_known() -> None:
-    from app.__main__ import parser
-
-    blocks = re.findall(r"^```(\w*)\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
-    shown = [words for language, block in blocks if not language for words in commands(block)]
-    assert len(shown) > 12
-    for words in shown:
-        parser().parse_args(words)
-
-
-def commands(block: str) -> list[list[str]]:
-    """The arguments of every ./launch.sh in a block that is the app's to read."""
-    found = []
-    for line in block.replace("\\\n", " ").splitlines():
-        if "./launch.sh" in line:
-            words = shlex.split(line.partition("./launch.sh")[2], comments=True)
-            if not words or words[0] not in ("setup", "test", "check"):
-                found.append(words if words and not words[0].startswith("-") else ["serve", *words])
-    return found
+def test_the_pair_files_shown_are_ones(tmp_path: Path) -> None:
+    shown = [code for document in DOCUMENTS for code in blocks(document, "toml")]
+    assert shown
+    for number, code in enumerate(shown):
+        file = tmp_path / f"{number}.toml"
+        file.write_text(code)
+        options = pair_files.read(file)
+        assert str(options.target) in code
+        assert options.backend in code

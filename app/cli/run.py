@@ -19,10 +19,12 @@ from app.record.trace import Request
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     flags.pair_flags(parser)
-    parser.add_argument("--prompt", required=True)
+    parser.add_argument("--prompt", required=True, help="what is asked")
     parser.add_argument("--system", default="", help="system prompt (default: the model's own)")
     parser.add_argument("--raw", action="store_true", help="feed the prompt as it is, without the chat template")
-    parser.add_argument("--arm", default="both", choices=("both", "target", "speculative"))
+    parser.add_argument(
+        "--arm", default="both", choices=("both", "target", "speculative"), help="which of the two runs"
+    )
     parser.add_argument(
         "--k", type=flags.window, default=DEFAULT_K, help="window: the last known token and k - 1 drafted ones; or auto"
     )

@@ -14,7 +14,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     flags.pair_flags(parser)
     parser.add_argument("--pairs", type=Path, metavar="DIR", help="offer the pair files (.toml) in DIR on the page")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: this machine only)")
-    parser.add_argument("--port", type=int, default=7860)
+    parser.add_argument("--port", type=int, default=7860, help="port to listen on")
     parser.add_argument("--acceptor", metavar="MODULE:NAME", help="offer a custom acceptor on the page")
     parser.add_argument("--auth", metavar="USER:PASSWORD", help="ask for a login")
     parser.add_argument("--replay", type=Path, metavar="FILE", help="show a recorded trace, without loading a model")

@@ -37,15 +37,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             "--work", type=Path, default=home() / "work" / "distill", help="where all stages keep their files"
         )
         sub.add_argument("--prompts", type=Path, default=ASSETS / "prompts.json", help="the held-out prompts")
-        sub.add_argument("--seed", type=int, default=0)
+        sub.add_argument("--seed", type=int, default=0, help="the same seed gives the same again")
         sub.add_argument("--threads", type=int, help="processor threads (default: all)")
     dialogues = made["dialogues"]
     dialogues.add_argument("--count", type=int, default=10_000, help="how many are there to be in the end")
     dialogues.add_argument("--worker", default="0/1", metavar="I/N", help="this process makes every Nth, from the Ith")
     dialogues.add_argument("--slots", type=int, default=128, help="sequences under way at once")
-    dialogues.add_argument("--instruction-tokens", type=int, default=64)
-    dialogues.add_argument("--passage-tokens", type=int, default=170)
-    dialogues.add_argument("--answer-tokens", type=int, default=192)
+    dialogues.add_argument("--instruction-tokens", type=int, default=64, help="of an instruction, at most")
+    dialogues.add_argument("--passage-tokens", type=int, default=170, help="of a text to be asked about, at most")
+    dialogues.add_argument("--answer-tokens", type=int, default=192, help="of an answer, at most")
     train = made["train"]
     train.add_argument("--layers", default="0,1", help="target layers the draft starts from")
     train.add_argument(
@@ -53,7 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     train.add_argument("--tokens", type=float, default=2e6, help="teacher's tokens to be seen")
     train.add_argument("--batch", type=int, default=1536, help="padded tokens a step")
-    train.add_argument("--rate", type=float, default=1.5e-3)
+    train.add_argument("--rate", type=float, default=1.5e-3, help="learning rate, the highest")
     train.add_argument("--decay", type=float, default=0.6, help="last share of the run in which the rate falls")
     train.add_argument("--late", type=float, default=0.2, help="last share of the run with total variation in the loss")
     train.add_argument("--minutes", type=float, help="train so long by the clock, instead of --tokens")
@@ -61,18 +61,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     train.add_argument("--start", type=Path, help="begin from an earlier draft: a run's folder, or a packed draft's")
     for name in ("train", "pack"):
         made[name].add_argument("--run", default="run", help="name of the training run")
-    made["pack"].add_argument("--out", type=Path, default=ASSETS / "draft")
+    made["pack"].add_argument("--out", type=Path, default=ASSETS / "draft", help="where the draft is written")
     for name in ("evaluate", "export"):
-        made[name].add_argument("--draft", type=Path, default=ASSETS / "draft")
-    made["export"].add_argument("--out", type=Path, required=True)
+        made[name].add_argument("--draft", type=Path, default=ASSETS / "draft", help="a packed draft")
+    made["export"].add_argument("--out", type=Path, required=True, help="where the checkpoint is written")
     evaluate = made["evaluate"]
     evaluate.add_argument("--k", default="5", help="windows, separated by commas; auto is one")
     evaluate.add_argument("--temperature", default="0,1", help="temperatures, separated by commas")
-    evaluate.add_argument("--acceptor", default="rejection")
-    evaluate.add_argument("--max-tokens", type=int, default=96)
-    evaluate.add_argument("--dtype", default="int8")
+    evaluate.add_argument("--acceptor", default="rejection", help="by name")
+    evaluate.add_argument("--max-tokens", type=int, default=96, help="where an answer ends at the latest")
+    evaluate.add_argument("--dtype", default="int8", help="precision of the target: int8, bf16, f16 or f32")
     evaluate.add_argument("--timed", action="store_true", help="run the target alone too, and compare the times")
-    evaluate.add_argument("--json", action="store_true")
+    evaluate.add_argument("--json", action="store_true", help="one JSON list")
 
 
 def main(args: argparse.Namespace) -> int:
