@@ -30,6 +30,7 @@ VIEW_SCRIPTS = (
     "card.js",
     "figures.js",
     "tpot_plot.js",
+    "picture.js",
     "files.js",
     "asked.js",
     "cards.js",
@@ -39,7 +40,7 @@ VIEW_SCRIPTS = (
 )
 """What draws a run, in the page and in an exported file."""
 PAGE_SCRIPTS = (*VIEW_SCRIPTS, "header.js", "knobs.js", "tabs.js", "present.js", "page.js")
-FILE_SCRIPTS = (*VIEW_SCRIPTS, "file.js")
+FILE_SCRIPTS = (*VIEW_SCRIPTS, "present.js", "file.js")
 FIRST_SCRIPT = "frame_throttle.js"
 """What has to run before Gradio's own scripts."""
 
@@ -68,7 +69,7 @@ PAGE_STYLES = (
     "present.css",
     "print.css",
 )
-FILE_STYLES = (*VIEW_STYLES, "file.css", "print.css")
+FILE_STYLES = (*VIEW_STYLES, "file.css", "present.css", "print.css")
 
 
 def page_script() -> str:

@@ -6,40 +6,60 @@ import html
 from collections.abc import Iterable
 
 from app.record.definitions import DEFINITIONS
-from app.record.trace import Event, RunStarted
+from app.record.trace import Event, RunStarted, Trace
 from app.ui.assets import file_script, file_style, json_for_html
 from app.ui.render import items
 
+_POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"
+
 
 def export_html(trace: Iterable[Event]) -> str:
-    """One self-contained page of a trace: the page's token view, rounds and figures, from a file, with no server."""
+    """One self-contained page of a trace: the page's token view, rounds and figures, from a file, with no server.
+
+    With #embed at the end of its address it shows the run alone, for a frame in another page.
+    """
     content = list(trace)
-    started = next((event for event in content if isinstance(event, RunStarted)), None)
-    title = "Speculative sampling" if started is None else _title(started)
+    return document(
+        title_of(content),
+        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}"><style>{file_style()}</style>',
+        run_body(content, f"<script>{file_script()}</script>"),
+    )
+
+
+def document(title: str, head: str, body: str) -> str:
+    """A page of these parts, its title escaped here."""
     return f"""<!doctype html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:">
 <title>{html.escape(title)}</title>
-<style>{file_style()}</style>
+{head}
 </head>
 <body class="pg-file">
-<main>
-<h1>{html.escape(title)}</h1>
-<div id="pg-playground"></div>
-<h2>Rounds</h2>
-<div id="pg-rounds"></div>
-</main>
-<script type="application/json" id="pg-trace">{json_for_html(items(content))}</script>
-<script>{file_script()}</script>
-<script>Playground.openFile({json_for_html(DEFINITIONS)});</script>
+{body}
 </body>
 </html>
 """
 
 
-def _title(started: RunStarted) -> str:
+def run_body(trace: Trace, scripts: str, before: str = "") -> str:
+    """What shows a run: scripts are its elements, before stands above the title."""
+    return f"""<main>
+{before}<h1>{html.escape(title_of(trace))}</h1>
+<div id="pg-playground"></div>
+<h2>Rounds</h2>
+<div id="pg-rounds"></div>
+</main>
+<script type="application/json" id="pg-trace">{json_for_html(items(trace))}</script>
+{scripts}
+<script>Playground.openFile({json_for_html(DEFINITIONS)});</script>"""
+
+
+def title_of(trace: Trace) -> str:
+    """What the page of a run is called."""
+    started = next((event for event in trace if isinstance(event, RunStarted)), None)
+    if started is None:
+        return "Speculative sampling"
     by = " by upstream's own loop, a reference" if started.engine == "upstream" else ""
     return f"Speculative sampling{by}: {started.pair}, k = {started.request.k}"

@@ -9,12 +9,25 @@
   /** cards: {kind, title, watch, settings} each. */
   const intro = (cards, choose) => {
     const card = ({ kind, title, watch, settings }, place) =>
-      h("button", { type: "button", class: "try", "data-card": String(place + 1), onclick: () => choose(settings, true) }, h("span", { class: "try-kind" }, kind), h("b", {}, title), h("span", { class: "try-watch" }, watch));
+      h(
+        "button",
+        {
+          type: "button",
+          class: "try",
+          "data-card": String(place + 1),
+          onclick: () => choose(settings, true),
+        },
+        h("span", { class: "try-kind" }, kind),
+        h("b", {}, title),
+        h("span", { class: "try-watch" }, watch),
+      );
     return h(
       "section",
       { class: "intro", "aria-label": "Examples" },
       h("p", { class: "intro-lead" }, LEAD, " ", h("b", {}, PROMISE)),
-      cards.length ? h("p", { class: "intro-how" }, "Press Run for the prompt above, or start with one of these:") : null,
+      cards.length
+        ? h("p", { class: "intro-how" }, "Press Run for the prompt above, or start with one of these:")
+        : null,
       h("div", { class: "tries" }, ...cards.map(card)),
     );
   };

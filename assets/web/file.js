@@ -1,22 +1,28 @@
-/* In an exported page: the trace stands in the document. */
+/* In an exported page, or one of a static site: the trace stands in the document. */
 (() => {
   const Playground = (globalThis.Playground ??= {});
-  const { Store, View, define, dressPage, wantsSlowMotion } = Playground;
+  const { Store, View, define, dressPage, present, wantsSlowMotion } = Playground;
 
-  /** In an exported page: the trace stands in the document. */
-  Playground.openFile = (text) => {
-    define(text);
-    const dark = window.matchMedia("(prefers-color-scheme: dark)");
+  /** Light or dark, as chosen or as the system has it. */
+  Playground.dressFile = () => {
+    const dark = globalThis.matchMedia("(prefers-color-scheme: dark)");
     const dress = () => dressPage() ?? document.body.classList.toggle("dark", dark.matches);
     dark.addEventListener("change", dress);
     dress();
+  };
+
+  /** definitions: of the words and figures. */
+  Playground.openFile = (definitions) => {
+    define(definitions);
+    Playground.dressFile();
+    document.body.classList.toggle("pg-embed", location.hash === "#embed");
     const store = new Store();
     store.slowMotion = wantsSlowMotion();
     const view = new View(store, { server: null });
     Object.assign(Playground, { store, view });
     document.getElementById("pg-playground").replaceChildren(view.element);
     Playground.mountRounds(document.getElementById("pg-rounds"), store, true);
+    present(store);
     store.show(JSON.parse(document.getElementById("pg-trace").textContent));
   };
-
 })();

@@ -1,36 +1,149 @@
-/* Traces and pages as files: export and import. */
+/* Traces, pages, pictures and links: what leaves the page, and what is opened on it. */
 (() => {
   const Playground = (globalThis.Playground ??= {});
-  const { download, h, shelf, toolButton } = Playground;
+  const { KINDS, download, h, picture, settingsOf, shelf, toolButton } = Playground;
+
+  const SCALE = 2; // pixels of a picture for each of its units
 
   const fileName = (run, ending) => {
     const created = run.started?.created.replace(/[^0-9]/g, "").slice(0, 14) ?? "";
     return `speculative-${created}.${ending}`;
   };
 
-  /** Export and import. */
+  const colours = (element) => {
+    const style = getComputedStyle(element);
+    return Object.fromEntries(
+      [...KINDS, "ink", "muted", "panel"].map((name) => [name, style.getPropertyValue(`--${name}`).trim()]),
+    );
+  };
+
+  /** An SVG as the pixels of a PNG. */
+  const rastered = async (svg) => {
+    const image = new Image();
+    image.src = `data:image/svg+xml;charset=utf-8,${encodeURIComponent(svg)}`;
+    await image.decode();
+    const canvas = h("canvas", { width: image.width * SCALE, height: image.height * SCALE });
+    canvas.getContext("2d").drawImage(image, 0, 0, canvas.width, canvas.height);
+    return new Promise((resolve) => canvas.toBlob(resolve, "image/png"));
+  };
+
+  const answerOf = (arm) => arm.tokens.map((token) => (token.special ? "" : token.text)).join("");
+
   class Toolbar {
-    constructor(view, server, recordings) {
+    /** view: what the files are of; linkOf: settings -> address, null where a link would lead nowhere. */
+    constructor(view, server, recordings, linkOf) {
       this.view = view;
       this.store = view.store;
       this.server = server;
-      this.jsonl = toolButton("Trace (JSONL)", "Save every event of this run", () => download(this.store.run.jsonl, fileName(this.store.run, "jsonl"), "application/jsonl"));
-      this.html = toolButton("Page (HTML)", "Save this run as one page that opens anywhere", () => this.#exportPage());
-      this.png = toolButton("Plot (PNG)", "Save the plot as a picture", () => view.plot.save());
-      this.needRun = [this.jsonl, this.html, this.png];
-      const save = h("div", { class: "tools", role: "group", "aria-label": "Export" }, h("span", { class: "tools-name" }, "Export"), this.jsonl, server && this.html, server && this.png);
-      this.element = h("section", { class: "toolbar", "aria-label": "Files" }, save);
-      if (server) this.element.append(this.#open(recordings));
+      this.linkOf = linkOf;
+      this.shown = ""; // the recorded run that is on the page
+      const { store } = this;
+      const save = (ending, type, make) => async () => download(await make(), fileName(store.run, ending), type);
+      this.html = server &&
+        toolButton(
+          "Page (HTML)",
+          "Save this run as one page that opens anywhere, or in a frame of another page",
+          () => this.#exportPage(),
+        );
+      const needRun = [
+        toolButton(
+          "Trace (JSONL)",
+          "Save every event of this run",
+          save("jsonl", "application/jsonl", () => store.run.jsonl),
+        ),
+        this.html,
+        server && toolButton("Plot (PNG)", "Save the plot as a picture", () => view.plot.save()),
+        toolButton(
+          "Race (SVG)",
+          "Save headline and race as a drawing",
+          save("svg", "image/svg+xml", () => this.#picture()),
+        ),
+        toolButton(
+          "Race (PNG)",
+          "Save headline and race as a picture",
+          save("png", "image/png", () => rastered(this.#picture())),
+        ),
+      ];
+      const copy = [
+        toolButton(
+          "answer",
+          "Copy the answer's text",
+          (event) => this.#copy(event, () => answerOf(store.run.arms[store.run.running.at(-1)])),
+        ),
+      ];
+      this.needRun = [...needRun, ...copy].filter(Boolean);
+      if (linkOf) {
+        copy.push(
+          toolButton("link", "Copy an address that opens this", (event) => this.#copy(event, () => this.#link())),
+        );
+      }
+      const group = (name, ...content) =>
+        h(
+          "div",
+          { class: "tools", role: "group", "aria-label": name },
+          h("span", { class: "tools-name" }, name),
+          ...content.filter(Boolean),
+        );
+      this.element = h(
+        "section",
+        { class: "toolbar", "aria-label": "Files" },
+        group("Export", ...needRun),
+        group("Copy", ...copy),
+      );
+      if (server) this.element.append(this.#open(group("Open"), recordings));
     }
 
-    #open(recordings) {
-      const file = h("input", { type: "file", accept: ".jsonl,.json,.txt", class: "file", "aria-label": "Open a trace file", onchange: () => this.#import(file) });
-      const group = h("div", { class: "tools", role: "group", "aria-label": "Open" }, h("span", { class: "tools-name" }, "Open"), h("label", { class: "tool file-label" }, "a trace file", file));
+    #picture() {
+      return picture(this.store.run, colours(this.element));
+    }
+
+    #link() {
+      const { run, time } = this.store;
+      if (this.shown) {
+        return this.linkOf({}, { replay: this.shown, ...(time === Infinity ? {} : { at: time.toFixed(3) }) });
+      }
+      return this.linkOf(run.started ? settingsOf(run.started.request) : null, run.started ? { run: "1" } : {});
+    }
+
+    async #copy(event, make) {
+      const button = event.currentTarget;
+      const name = button.textContent;
+      try {
+        await navigator.clipboard.writeText(make());
+        button.textContent = "copied";
+      } catch {
+        button.textContent = "not allowed here";
+      }
+      setTimeout(() => (button.textContent = name), 1500);
+    }
+
+    #open(group, recordings) {
+      const file = h("input", {
+        type: "file",
+        accept: ".jsonl,.json,.txt",
+        class: "file",
+        "aria-label": "Open a trace file",
+        onchange: () => this.#import(file),
+      });
+      group.append(h("label", { class: "tool file-label" }, "a trace file", file));
       if (recordings.length) {
-        const choice = h("select", { class: "tool", "aria-label": "Recorded runs", onchange: () => this.#recording(choice) }, h("option", { value: "" }, "a recorded run"), ...recordings.map(({ name, label }) => h("option", { value: name }, label)));
+        const choice = h(
+          "select",
+          {
+            class: "tool",
+            "aria-label": "Recorded runs",
+            onchange: () => this.#recording(choice),
+          },
+          h("option", { value: "" }, "a recorded run"),
+          ...recordings.map(({ name, label }) => h("option", { value: name }, label)),
+        );
         group.append(choice);
       }
-      this.last = h("button", { type: "button", class: "tool", hidden: true, onclick: () => this.#reopen() }, "your last run");
+      this.last = h(
+        "button",
+        { type: "button", class: "tool", hidden: true, onclick: () => this.#reopen() },
+        "your last run",
+      );
       shelf.get().then((text) => (this.last.hidden = !text || this.store.run.lines.length > 0));
       group.append(this.last);
       return group;
@@ -39,7 +152,14 @@
     #recording(choice) {
       const name = choice.value;
       choice.value = "";
-      if (name) this.view.open(this.server.recording(name));
+      if (name) this.recording(name);
+    }
+
+    /** Show a recorded run. quietly: without playing it. */
+    async recording(name, quietly = false) {
+      const shown = await this.view.open(this.server.recording(name), "", quietly);
+      if (shown) this.shown = name;
+      return shown;
     }
 
     async #reopen() {
@@ -65,6 +185,11 @@
     update() {
       for (const each of this.needRun) each.disabled = this.store.live || !this.store.run.lines.length;
       if (this.last && this.store.run.lines.length) this.last.hidden = true;
+    }
+
+    /** Another run is on the page. */
+    reset() {
+      this.shown = "";
     }
   }
 

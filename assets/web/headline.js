@@ -15,11 +15,27 @@
         this.figures.set(name, element);
         return element;
       };
-      const cell = (title, name, className, ...content) => h("div", { class: `cell ${className}` }, h("h3", {}, term(title, name)), h("p", {}, ...content));
+      const cell = (title, name, className, ...content) =>
+        h("div", { class: `cell ${className}` }, h("h3", {}, term(title, name)), h("p", {}, ...content));
       const pair = (title, name, base, className = "") =>
-        cell(title, name, className, figure(`target.${base}`, "arm-target"), h("span", { class: "to", role: "img", "aria-label": "against" }, "→"), figure(`speculative.${base}`, "arm-speculative"), h("span", { class: "unit", "data-unit": base }));
+        cell(
+          title,
+          name,
+          className,
+          figure(`target.${base}`, "arm-target"),
+          h("span", { class: "to", role: "img", "aria-label": "against" }, "→"),
+          figure(`speculative.${base}`, "arm-speculative"),
+          h("span", { class: "unit", "data-unit": base }),
+        );
       const single = (title, name, base) => cell(title, name, "", figure(`speculative.${base}`, "arm-speculative"));
-      this.meter = h("i", { class: "meter", role: "meter", "aria-label": "Distance to the target", "aria-valuemin": "0", "aria-valuemax": "1", "aria-valuenow": "0" });
+      this.meter = h("i", {
+        class: "meter",
+        role: "meter",
+        "aria-label": "Distance to the target",
+        "aria-valuemin": "0",
+        "aria-valuemax": "1",
+        "aria-valuenow": "0",
+      });
       this.promise = h("span", { class: "promise", hidden: true });
       this.element = h(
         "section",
@@ -55,7 +71,9 @@
       const times = (base) => {
         const known = ARMS.map((arm) => at[arm]?.[base] ?? null);
         const whole = Math.max(...known.map((value) => value ?? 0)) >= 0.9995;
-        ARMS.forEach((arm, place) => set(`${arm}.${base}`, whole ? format.number(known[place]) : format.ms(known[place])));
+        ARMS.forEach((arm, place) =>
+          set(`${arm}.${base}`, whole ? format.number(known[place]) : format.ms(known[place]))
+        );
         this.#unit(base, whole ? "s" : "ms");
       };
       for (const base of ["tpot_s", "ttft_s"]) times(base);
@@ -83,8 +101,15 @@
     #distance(distance, set) {
       const { started } = this.store.run;
       const exact = distance !== null && distance < ROUNDING;
-      set("distance", distance === null ? "–" : exact ? "yes, exactly" : `no, off by ${distance.toFixed(distance < 0.0995 ? 3 : 2)}`);
-      this.figures.get("distance").title = distance === null ? "" : `Distance between the two distributions, the largest of any position: ${exact ? "0" : distance.toExponential(1)}`;
+      set(
+        "distance",
+        distance === null ? "–" : exact ? "yes, exactly" : `no, off by ${distance.toFixed(distance < 0.0995 ? 3 : 2)}`,
+      );
+      this.figures.get("distance").title = distance === null
+        ? ""
+        : `Distance between the two distributions, the largest of any position: ${
+          exact ? "0" : distance.toExponential(1)
+        }`;
       this.element.classList.toggle("off-target", distance !== null && !exact);
       this.meter.style.setProperty("--share", `${100 * Math.min(1, distance ?? 0)}%`);
       this.meter.setAttribute("aria-valuenow", (distance ?? 0).toFixed(3));

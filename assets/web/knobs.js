@@ -8,7 +8,10 @@
   let apply = () => {};
   let after = null;
 
-  const within = (value, { least, most, only }) => (only ? (only.includes(value) ? value : only[0]) : Math.min(most, Math.max(least, Math.round(value))));
+  const within = (
+    value,
+    { least, most, only },
+  ) => (only ? (only.includes(value) ? value : only[0]) : Math.min(most, Math.max(least, Math.round(value))));
 
   /** The values of all knobs, in the order of the components, with these settings in them. Unknown choices are left. */
   const merged = (settings, current) => {

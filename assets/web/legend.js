@@ -30,6 +30,7 @@
         return button;
       });
       this.refused = h("input", { type: "checkbox", onchange: () => this.#showRefused() });
+      this.plain = h("input", { type: "checkbox", onchange: () => this.#showPlain() });
       this.element = h(
         "section",
         { class: "legend", "aria-label": "Legend" },
@@ -40,12 +41,22 @@
           this.refused,
           "show refused",
         ),
+        h(
+          "label",
+          { class: "legend-refused legend-plain", title: "The answers as plain text, without colours" },
+          this.plain,
+          "plain text",
+        ),
       );
       this.store.on("isolate", () => this.#isolate());
     }
 
     #showRefused() {
       for (const pane of this.panes) pane.element.classList.toggle("show-refused", this.refused.checked);
+    }
+
+    #showPlain() {
+      for (const pane of this.panes) pane.element.classList.toggle("plain", this.plain.checked);
     }
 
     #isolate() {

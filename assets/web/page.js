@@ -1,29 +1,29 @@
 /* In the Gradio page: what its components and buttons call. There is one store, which all its tabs show. */
 (() => {
   const Playground = (globalThis.Playground ??= {});
-  const { Store, View, choose, define, dressPage, present, wantsSlowMotion, watchTabs } = Playground;
+  const { Store, View, choose, define, dressPage, linkOf, present, wantsSlowMotion, watchTabs } = Playground;
 
   const store = new Store();
   dressPage();
   store.slowMotion = wantsSlowMotion();
 
   /** What the address asks to be shown: a recorded run, at a moment of it. */
-  const openAsked = async (view, server) => {
+  const openAsked = async (view) => {
     const parameters = new URLSearchParams(location.search);
     const name = parameters.get("replay");
     if (!name) return;
     const at = Number(parameters.get("at") ?? NaN);
-    if ((await view.open(server.recording(name), "", Number.isFinite(at))) && Number.isFinite(at)) store.seek(at);
+    if ((await view.toolbar.recording(name, Number.isFinite(at))) && Number.isFinite(at)) store.seek(at);
   };
 
   /** In the page: called by the component's js_on_load. */
   Playground.mount = (element, settings, props, watch, server) => {
     define(settings.definitions);
-    const view = new View(store, { ...settings, server, choose: settings.alone ? null : choose });
+    const view = new View(store, { ...settings, server, linkOf, choose: settings.alone ? null : choose });
     element.replaceChildren(view.element);
     watch("value", () => store.receive(props.value, server.missed));
     if (settings.preloaded && !store.run.lines.length) view.open(server.preloaded());
-    else openAsked(view, server);
+    else openAsked(view);
     Playground.view = view;
     armStop();
     showMore(false);
@@ -40,7 +40,9 @@
   /** The run's event is over, by whatever way. */
   Playground.settle = async () => {
     while (store.asked) await store.asked;
-    if (store.live && !store.run.finished && !store.run.error) store.run.error = "The connection to the playground's server was lost during the run; press Run again.";
+    if (store.live && !store.run.finished && !store.run.error) {
+      store.run.error = "The connection to the playground's server was lost during the run; press Run again.";
+    }
     store.settle();
   };
 

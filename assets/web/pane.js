@@ -8,7 +8,8 @@
   /** A token's text: the spaces before it, which take no colour, and the rest. */
   const shownText = (run, token) => {
     if (token.special) return ["", run.label(token.id).replace(/^<\|?|\|?>$/g, "")];
-    const text = (token.text ?? "").replace(MARKS, (mark) => `‹${mark.codePointAt(0).toString(16).toUpperCase()}›`).replace(/\n/g, "↵\n");
+    const text = (token.text ?? "").replace(MARKS, (mark) => `‹${mark.codePointAt(0).toString(16).toUpperCase()}›`)
+      .replace(/\n/g, "↵\n");
     const [spaces] = token.index === null ? [""] : /^ *(?=\S)/u.exec(text) ?? [""];
     return [spaces, text.slice(spaces.length)];
   };
@@ -16,7 +17,12 @@
   const tokenElement = (text, token) => {
     const part = text === ""; // of a character that a later token completes
     const classes = ["tok", `k-${token.kind}`, token.special && "special", part && "part"].filter(Boolean).join(" ");
-    return h("span", { class: classes, role: "option", tabindex: "-1", "aria-label": part ? "part of a character" : null }, text);
+    return h("span", {
+      class: classes,
+      role: "option",
+      tabindex: "-1",
+      "aria-label": part ? "part of a character" : null,
+    }, text);
   };
 
   /** One arm's tokens, appended as they come; never drawn twice. */
@@ -27,11 +33,29 @@
       this.tokens = new WeakMap(); // by element
       this.places = new WeakMap(); // by element
       this.arm = arm;
-      this.list = h("div", { class: "pane-text", role: "listbox", "aria-label": `${NAMES[arm]}: tokens`, "aria-orientation": "horizontal", tabindex: "0" });
+      this.list = h("div", {
+        class: "pane-text",
+        role: "listbox",
+        "aria-label": `${NAMES[arm]}: tokens`,
+        "aria-orientation": "horizontal",
+        tabindex: "0",
+      });
       this.place = h("span", { class: "pane-figure" });
       this.promise = h("span", { class: "promise", hidden: true });
-      this.empty = h("p", { class: "pane-empty" }, arm === "target" ? "The target answers alone here, one token a pass." : "The same target answers here, with a draft model speculating for it.");
-      this.element = h("section", { class: `pane pane-${arm}`, "aria-label": NAMES[arm] }, h("header", {}, h("h3", {}, NAMES[arm]), this.promise, this.place), this.list, this.empty);
+      this.empty = h(
+        "p",
+        { class: "pane-empty" },
+        arm === "target"
+          ? "The target answers alone here, one token a pass."
+          : "The same target answers here, with a draft model speculating for it.",
+      );
+      this.element = h(
+        "section",
+        { class: `pane pane-${arm}`, "aria-label": NAMES[arm] },
+        h("header", {}, h("h3", {}, NAMES[arm]), this.promise, this.place),
+        this.list,
+        this.empty,
+      );
       this.twin = null; // the other pane, which scrolls with this one
       this.list.addEventListener("scroll", () => this.#scrolled());
       this.reset();
@@ -97,10 +121,16 @@
     seek(fresh = false) {
       const round = roundAt(this.data, this.store.time);
       const shown = round ? round.index + 1 : 0;
-      for (let index = Math.min(shown, this.shown); index < Math.max(shown, this.shown, fresh ? this.drawn : 0); index++) {
+      for (
+        let index = Math.min(shown, this.shown);
+        index < Math.max(shown, this.shown, fresh ? this.drawn : 0);
+        index++
+      ) {
         const each = this.data.rounds[index];
         if (!each) break;
-        for (const token of [...each.tokens, ...each.refused]) this.elements.get(token)?.classList.toggle("ahead", index >= shown);
+        for (const token of [...each.tokens, ...each.refused]) {
+          this.elements.get(token)?.classList.toggle("ahead", index >= shown);
+        }
       }
       this.shown = shown;
       this.#stage();
@@ -121,7 +151,10 @@
       const window = this.arm === "speculative" ? this.store.window : null;
       if (!window) return;
       const { round, drafts, verdicts } = window;
-      const proposed = [...round.tokens.filter((token) => token.kind === "accepted"), ...round.refused].slice(0, drafts);
+      const proposed = [...round.tokens.filter((token) => token.kind === "accepted"), ...round.refused].slice(
+        0,
+        drafts,
+      );
       this.staged = proposed.map((token) => this.elements.get(token)).filter(Boolean);
       this.staged.forEach((element, place) => {
         element.classList.add("proposed");
@@ -166,8 +199,9 @@
     neighbour(element, direction) {
       let place = this.places.get(element);
       let next;
-      do next = this.order[(place += direction)];
-      while (next && (next.classList.contains("ahead") || next.offsetParent === null));
+      do next = this.order[place += direction]; while (
+        next && (next.classList.contains("ahead") || next.offsetParent === null)
+      );
       return next;
     }
   }

@@ -3,7 +3,8 @@
   const Playground = (globalThis.Playground ??= {});
   const { h } = Playground;
 
-  const typing = (target) => target.closest?.("input:not([type=range], [type=checkbox], [type=radio]), textarea, select, [contenteditable]");
+  const typing = (target) =>
+    target.closest?.("input:not([type=range], [type=checkbox], [type=radio]), textarea, select, [contenteditable]");
   const wanted = () => ["1", "true"].includes(new URLSearchParams(location.search).get("present"));
 
   const show = (on) => {
@@ -15,7 +16,11 @@
   };
 
   Playground.present = (store) => {
-    const hint = h("p", { class: "pg present-hint" }, "Keys 1 to 9: examples · Enter: run · space: replay · ← →: step · P: leave");
+    const hint = h(
+      "p",
+      { class: "pg present-hint" },
+      "Keys 1 to 9: examples · Enter: run · space: replay · ← →: step · P: leave",
+    );
     document.body.append(hint);
     show(wanted());
     document.addEventListener("keydown", (event) => {

@@ -15,23 +15,69 @@
   class Race {
     constructor(store) {
       this.store = store;
-      this.canvas = h("canvas", { class: "race-canvas", role: "img", "aria-label": "Passes of both arms over time", onclick: (event) => this.#point(event) });
+      this.canvas = h("canvas", {
+        class: "race-canvas",
+        role: "img",
+        "aria-label": "Passes of both arms over time",
+        onclick: (event) => this.#point(event),
+      });
       this.lead = h("b", { class: "race-lead" });
       this.slow = h("b", { class: "race-slow" });
-      this.slider = h("input", { type: "range", class: "race-slider", min: "0", max: "1000", value: "1000", "aria-label": "Moment shown", oninput: () => this.#scrub(Number(this.slider.value) / 1000) });
+      this.slider = h("input", {
+        type: "range",
+        class: "race-slider",
+        min: "0",
+        max: "1000",
+        value: "1000",
+        "aria-label": "Moment shown",
+        oninput: () => this.#scrub(Number(this.slider.value) / 1000),
+      });
       this.moment = h("output", { class: "race-moment" });
-      this.play = toolButton("▶ Replay", "Play the run again", () => (store.playing ? store.pause() : store.play()), "play");
+      this.play = toolButton(
+        "▶ Replay",
+        "Play the run again",
+        () => (store.playing ? store.pause() : store.play()),
+        "play",
+      );
       this.back = toolButton("‹ step", "One step back", () => store.step(-1));
       this.forward = toolButton("step ›", "One step on: a verdict inside a window, or a pass", () => store.step(1));
-      this.pace = h("select", { class: "tool", "aria-label": "Speed of the replay", onchange: () => (store.speed = PACES[this.pace.selectedIndex][0]) }, ...PACES.map(([, label]) => h("option", {}, label)));
+      this.pace = h("select", {
+        class: "tool",
+        "aria-label": "Speed of the replay",
+        onchange: () => (store.speed = PACES[this.pace.selectedIndex][0]),
+      }, ...PACES.map(([, label]) => h("option", {}, label)));
       this.auto = h("input", { type: "checkbox", onchange: () => keepSlowMotion(store, this.auto.checked) });
-      const auto = h("label", { class: "race-auto", title: "Show a run again in slow motion when it has ended" }, this.auto, "after each run");
-      const lanes = h("div", { class: "race-lanes", "aria-hidden": "true" }, ...ARMS.map((arm) => h("span", { class: `arm-${arm}` }, NAMES[arm])));
-      const tools = h("div", { class: "tools", role: "group", "aria-label": "Replay" }, this.play, this.back, this.forward, this.pace, auto);
+      const auto = h(
+        "label",
+        { class: "race-auto", title: "Show a run again in slow motion when it has ended" },
+        this.auto,
+        "after each run",
+      );
+      const lanes = h(
+        "div",
+        { class: "race-lanes", "aria-hidden": "true" },
+        ...ARMS.map((arm) => h("span", { class: `arm-${arm}` }, NAMES[arm])),
+      );
+      const tools = h(
+        "div",
+        { class: "tools", role: "group", "aria-label": "Replay" },
+        this.play,
+        this.back,
+        this.forward,
+        this.pace,
+        auto,
+      );
       this.element = h(
         "section",
         { class: "race", "aria-label": "Race" },
-        h("header", {}, h("h3", { title: "Every pass on its arm's own clock, a cell for each token it gave" }, "The race"), this.lead, this.slow, this.moment),
+        h(
+          "header",
+          {},
+          h("h3", { title: "Every pass on its arm's own clock, a cell for each token it gave" }, "The race"),
+          this.lead,
+          this.slow,
+          this.moment,
+        ),
         h("div", { class: "race-track" }, lanes, this.canvas, h("span"), this.slider),
         tools,
       );
@@ -79,9 +125,13 @@
       this.slider.setAttribute("aria-valuetext", format.seconds(Math.min(time, duration)));
       for (const each of [this.play, this.back, this.forward, this.pace]) each.disabled = live || !duration;
       this.play.textContent = this.store.playing ? "❚❚ Pause" : "▶ Replay";
-      this.moment.textContent = !duration ? "" : time === Infinity ? `${format.seconds(duration)} in all` : `${format.seconds(time)} of ${format.seconds(duration)}`;
+      this.moment.textContent = !duration
+        ? ""
+        : time === Infinity
+        ? `${format.seconds(duration)} in all`
+        : `${format.seconds(time)} of ${format.seconds(duration)}`;
       this.lead.textContent = this.#leadText(duration);
-      this.#draw(duration);
+      this.#draw();
     }
 
     #leadText(duration) {
@@ -92,12 +142,16 @@
       if (!this.store.live && (time === Infinity || time >= duration)) {
         if (target.figures.tokens !== speculative.figures.tokens) return "";
         const gap = target.clock - speculative.clock;
-        return Math.abs(gap) < 0.005 ? "a dead heat" : `${gap > 0 ? "speculative" : "target only"} done ${format.seconds(Math.abs(gap))} earlier`;
+        return Math.abs(gap) < 0.005
+          ? "a dead heat"
+          : `${gap > 0 ? "speculative" : "target only"} done ${format.seconds(Math.abs(gap))} earlier`;
       }
-      return ahead === 0 ? "level" : `${ahead > 0 ? "speculative" : "target only"} ahead by ${format.plural(Math.abs(ahead), "token")}`;
+      return ahead === 0
+        ? "level"
+        : `${ahead > 0 ? "speculative" : "target only"} ahead by ${format.plural(Math.abs(ahead), "token")}`;
     }
 
-    #draw(duration) {
+    #draw() {
       const { canvas } = this;
       const ratio = window.devicePixelRatio || 1;
       const width = canvas.clientWidth;
@@ -111,7 +165,9 @@
       paint.setTransform(ratio, 0, 0, ratio, 0, 0);
       paint.clearRect(0, 0, width, height);
       const style = getComputedStyle(this.element);
-      const colour = Object.fromEntries([...KINDS, "line", "ink"].map((kind) => [kind, style.getPropertyValue(`--${kind}`).trim()]));
+      const colour = Object.fromEntries(
+        [...KINDS, "line", "ink"].map((kind) => [kind, style.getPropertyValue(`--${kind}`).trim()]),
+      );
       const { run, time } = this.store;
       const k = Math.max(2, ...run.arms.speculative.rounds.map((round) => round.tokens.length));
       const gap = 10;

@@ -15,12 +15,19 @@
       this.lines = [];
       this.labels = new Map();
       this.special = new Set();
-      this.started = this.finished = this.verdict = this.analysis = null;
+      this.started =
+        this.finished =
+        this.verdict =
+        this.analysis =
+          null;
       this.waiting = 0;
       this.error = "";
       this.agreed = 0;
       this.diverged = null;
-      this.arms = { target: { name: "target", rounds: [], tokens: [] }, speculative: { name: "speculative", rounds: [], tokens: [] } };
+      this.arms = {
+        target: { name: "target", rounds: [], tokens: [] },
+        speculative: { name: "speculative", rounds: [], tokens: [] },
+      };
     }
 
     add(item) {
@@ -44,17 +51,47 @@
     #addRound(event, item) {
       const arm = this.arms[event.arm];
       const before = arm.rounds.at(-1);
-      const round = { ...event, line: this.lines.length, clock: item.clock, since: before ? before.clock : 0, figures: item.figures, draftTexts: item.drafts, tokens: [], refused: [] };
+      const round = {
+        ...event,
+        line: this.lines.length,
+        clock: item.clock,
+        since: before ? before.clock : 0,
+        figures: item.figures,
+        draftTexts: item.drafts,
+        tokens: [],
+        refused: [],
+      };
       const token = (fields) => {
-        const made = { arm: event.arm, round, index: arm.tokens.length, clock: item.clock, special: this.special.has(fields.id), text: item.texts[round.tokens.length], ...fields };
+        const made = {
+          arm: event.arm,
+          round,
+          index: arm.tokens.length,
+          clock: item.clock,
+          special: this.special.has(fields.id),
+          text: item.texts[round.tokens.length],
+          ...fields,
+        };
         round.tokens.push(made);
         arm.tokens.push(made);
       };
       event.drafted.forEach((drafted, place) => {
         if (drafted.state === "accepted") token({ id: drafted.id, kind: "accepted", place, drafted });
-        else round.refused.push({ arm: event.arm, round, id: drafted.id, kind: drafted.state, place, drafted, clock: item.clock, special: this.special.has(drafted.id), text: item.drafts[place], index: null });
+        else {round.refused.push({
+            arm: event.arm,
+            round,
+            id: drafted.id,
+            kind: drafted.state,
+            place,
+            drafted,
+            clock: item.clock,
+            special: this.special.has(drafted.id),
+            text: item.drafts[place],
+            index: null,
+          });}
       });
-      if (event.final) token({ id: event.final.id, kind: event.final.provenance, place: round.tokens.length, final: event.final });
+      if (event.final) {
+        token({ id: event.final.id, kind: event.final.provenance, place: round.tokens.length, final: event.final });
+      }
       arm.rounds.push(round);
       this.agreed = item.agreed;
       this.diverged = item.diverged;
@@ -87,7 +124,9 @@
 
     /** Every moment at which a round of either arm ended, in order. */
     get moments() {
-      return [...new Set(ARMS.flatMap((arm) => this.arms[arm].rounds.map((round) => round.clock)))].sort((a, b) => a - b);
+      return [...new Set(ARMS.flatMap((arm) => this.arms[arm].rounds.map((round) => round.clock)))].sort((a, b) =>
+        a - b
+      );
     }
   }
 
@@ -105,9 +144,21 @@
 
   /** What a run's speculative text may be held to: its kind, in a word, in a sentence. */
   const promiseOf = (started) => {
-    if (started.engine === "upstream") return { kind: "lossy", name: "a reference", title: "Upstream's own loop ran it: it promises nothing of the text." };
-    if (started.lossless) return { kind: "lossless", name: "lossless", title: "This text is distributed exactly as the target's own." };
-    return { kind: "lossy", name: "lossy", title: "This rule keeps drafts the target would not have chosen: the text is not the target's." };
+    if (started.engine === "upstream") {
+      return {
+        kind: "lossy",
+        name: "a reference",
+        title: "Upstream's own loop ran it: it promises nothing of the text.",
+      };
+    }
+    if (started.lossless) {
+      return { kind: "lossless", name: "lossless", title: "This text is distributed exactly as the target's own." };
+    }
+    return {
+      kind: "lossy",
+      name: "lossy",
+      title: "This rule keeps drafts the target would not have chosen: the text is not the target's.",
+    };
   };
 
   Object.assign(Playground, { ARMS, KINDS, NAMES, Run, promiseOf, roundAt });

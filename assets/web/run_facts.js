@@ -1,7 +1,11 @@
 /* What was asked and with which settings, from the run's own trace: nothing of it is taken from the knobs. Runs in node. */
 (() => {
   const Playground = (globalThis.Playground ??= {});
-  const DRAFTERS = { draft: "its draft", lookup: "lookup in the text, no draft model", "draft+lookup": "its draft or lookup, by the round" };
+  const DRAFTERS = {
+    draft: "its draft",
+    lookup: "lookup in the text, no draft model",
+    "draft+lookup": "its draft or lookup, by the round",
+  };
   const ARM_NAMES = { both: "both arms", target: "the target alone", speculative: "the speculative arm alone" };
 
   const number = (value) => value.toLocaleString("en");
@@ -10,7 +14,9 @@
   const runFacts = (started) => {
     const { request, target, draft, backend, device, prompt_tokens: tokens } = started;
     const { temperature, top_p: topP, top_k: topK, seed } = request.sampling;
-    const warp = temperature ? [`temperature ${temperature}`, topP < 1 && `top_p ${topP}`, topK > 0 && `top_k ${topK}`, `seed ${seed}`] : ["temperature 0"];
+    const warp = temperature
+      ? [`temperature ${temperature}`, topP < 1 && `top_p ${topP}`, topK > 0 && `top_k ${topK}`, `seed ${seed}`]
+      : ["temperature 0"];
     const settings = [
       `k = ${request.k}`,
       ...warp,
@@ -21,9 +27,13 @@
       !request.chat_template && "no chat template",
       request.system && `system prompt "${request.system}"`,
     ];
-    const with_ = draft && request.drafter !== "lookup" ? ` with ${draft.name}${draft.dtype === target.dtype ? "" : ` (${draft.dtype})`}` : "";
+    const with_ = draft && request.drafter !== "lookup"
+      ? ` with ${draft.name}${draft.dtype === target.dtype ? "" : ` (${draft.dtype})`}`
+      : "";
     return {
-      prompt: request.messages?.length ? request.messages.map(({ role, content }) => `${role}: ${content}`).join("\n") : request.prompt,
+      prompt: request.messages?.length
+        ? request.messages.map(({ role, content }) => `${role}: ${content}`).join("\n")
+        : request.prompt,
       settings: settings.filter(Boolean).join(", "),
       models: `${target.name}, ${target.dtype}${with_}, on ${backend}, ${device}; ${number(tokens)} prompt tokens`,
     };

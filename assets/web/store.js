@@ -58,7 +58,9 @@
 
     #take(slots, missed) {
       if (this.asked) return;
-      const read = slots.map((slot) => JSON.parse(slot)).filter((slot) => slot.run === this.run.id && slot.seq > this.#seen);
+      const read = slots.map((slot) => JSON.parse(slot)).filter((slot) =>
+        slot.run === this.run.id && slot.seq > this.#seen
+      );
       const fresh = [...new Map(read.map((slot) => [slot.seq, slot])).values()].sort((a, b) => a.seq - b.seq);
       if (!fresh.length) return;
       if (fresh[0].seq !== this.#seen + 1) {
@@ -73,7 +75,9 @@
 
     async #ask(missed) {
       const { run } = this;
-      const answer = await missed({ run: run.id, seq: this.#seen + 1 }).catch(() => ({ error: "This browser fell behind and lost part of the run; run it again." }));
+      const answer = await missed({ run: run.id, seq: this.#seen + 1 }).catch(() => ({
+        error: "This browser fell behind and lost part of the run; run it again.",
+      }));
       if (this.run !== run) return;
       this.asked = null;
       if (answer.error) {
@@ -130,7 +134,9 @@
       this.pause();
       if (this.#stage) this.#stepInside(this.#stage, direction);
       else if (direction > 0) this.#enter();
-      else this.seek(this.run.moments.findLast((moment) => moment < Math.min(this.time, this.run.duration) - TINY) ?? 0);
+      else {this.seek(
+          this.run.moments.findLast((moment) => moment < Math.min(this.time, this.run.duration) - TINY) ?? 0,
+        );}
     }
 
     #enter() {
@@ -138,7 +144,9 @@
       if (next === undefined) return this.seek(Infinity);
       const round = this.run.arms.speculative.rounds.find(({ clock }) => Math.abs(clock - next) < TINY);
       if (!round?.drafted.length) return this.seek(next);
-      this.#stage = { round, drafts: round.drafted.length, verdicts: 0 };
+      const drafts = round.drafted.length;
+      const now = this.window; // where all drafts stand there already, the first verdict is next
+      this.#stage = { round, drafts, verdicts: now?.round === round && now.drafts === drafts ? 1 : 0 };
       this.tell("time");
     }
 

@@ -9,8 +9,18 @@
       this.figure = figure;
       this.area = h("div", { class: "plot-area", role: "img", "aria-label": "Time per output token of both arms" });
       this.published = h("input", { type: "checkbox", onchange: () => this.update(true) });
-      const published = h("label", { class: "plot-published", title: "Median latencies that AWS published for Llama pairs on Trainium" }, this.published, "Trainium's medians");
-      this.element = h("section", { class: "plot", "aria-label": "Time per output token" }, h("header", {}, h("h3", {}, term("ms per token", "TPOT"), " as the text grows"), published), this.area);
+      const published = h(
+        "label",
+        { class: "plot-published", title: "Median latencies that AWS published for Llama pairs on Trainium" },
+        this.published,
+        "Trainium's medians",
+      );
+      this.element = h(
+        "section",
+        { class: "plot", "aria-label": "Time per output token" },
+        h("header", {}, h("h3", {}, term("ms per token", "TPOT"), " as the text grows"), published),
+        this.area,
+      );
       this.element.hidden = !figure;
       this.due = 0;
       this.url = url;
@@ -66,9 +76,13 @@
         const { arm, series } = trace.meta ?? {};
         if (!arm) continue;
         const last = roundAt(this.store.run.arms[arm], this.store.time);
-        const rounds = this.store.run.arms[arm].rounds.slice(1, last ? last.index + 1 : 0).filter((round) => round.tokens.length);
+        const rounds = this.store.run.arms[arm].rounds.slice(1, last ? last.index + 1 : 0).filter((round) =>
+          round.tokens.length
+        );
         trace.x = rounds.map((round) => round.figures.tokens);
-        trace.y = rounds.map((round) => 1000 * (series === "mean" ? round.figures.tpot_s : (round.clock - round.since) / round.tokens.length));
+        trace.y = rounds.map((round) =>
+          1000 * (series === "mean" ? round.figures.tpot_s : (round.clock - round.since) / round.tokens.length)
+        );
       }
       const longest = Math.max(2, ...this.data.filter((trace) => trace.meta?.arm).map((trace) => trace.x.at(-1) ?? 0));
       for (const trace of this.data) {
@@ -82,7 +96,13 @@
       const top = known.length ? 1.4 * Math.max(...known) : 30;
       const xaxis = { ...this.layout.xaxis, range: [0, longest * 1.02] };
       const yaxis = { ...this.layout.yaxis, range: [0, top] };
-      window.Plotly.react(this.area, this.data, { ...this.layout, datarevision: moment, annotations: this.#names(shown), xaxis, yaxis });
+      window.Plotly.react(this.area, this.data, {
+        ...this.layout,
+        datarevision: moment,
+        annotations: this.#names(shown),
+        xaxis,
+        yaxis,
+      });
     }
 
     /** Each line's name at its end: a legend would take the room of the plot. */
@@ -90,7 +110,9 @@
       return shown.filter((trace) => trace.y.length).map((trace) => ({
         x: trace.x.at(-1),
         y: trace.y.at(-1),
-        text: trace.meta.published ? `${trace.name.split(" alone")[0]} ${trace.y[0]}` : `${trace.meta.arm === "target" ? "target only" : "speculative"} ${trace.y.at(-1).toFixed(1)}`,
+        text: trace.meta.published
+          ? `${trace.name.split(" alone")[0]} ${trace.y[0]}`
+          : `${trace.meta.arm === "target" ? "target only" : "speculative"} ${trace.y.at(-1).toFixed(1)}`,
         xanchor: "right",
         yanchor: trace.meta.arm === "speculative" ? "top" : "bottom",
         showarrow: false,

@@ -1,7 +1,23 @@
 /* A run as a person sees it, of one store: the sentence and the headline, race and plot, what was asked, panes and files. */
 (() => {
   const Playground = (globalThis.Playground ??= {});
-  const { ARMS, Asked, Headline, LEAD, Legend, Pane, PROMISE, Plot, Race, Toolbar, attachCard, format, h, intro, shelf } = Playground;
+  const {
+    ARMS,
+    Asked,
+    Headline,
+    LEAD,
+    Legend,
+    Pane,
+    PROMISE,
+    Plot,
+    Race,
+    Toolbar,
+    attachCard,
+    format,
+    h,
+    intro,
+    shelf,
+  } = Playground;
 
   const REFERENCE =
     "The speculative arm was run by upstream's own loop, as a reference for speed: it knows no temperature, top_p or top_k, and its text is not distributed as the target's.";
@@ -13,7 +29,11 @@
       this.server = options.server;
       this.keepDue = this.kept = 0;
       this.reference = h("p", { class: "reference", role: "note", hidden: true }, REFERENCE);
-      this.message = h("p", { class: "message", role: "status", "data-kind": "hint" }, options.alone ? "Open a recorded run or a trace file: it replays here." : `${LEAD} ${PROMISE}`);
+      this.message = h(
+        "p",
+        { class: "message", role: "status", "data-kind": "hint" },
+        options.alone ? "Open a recorded run or a trace file: it replays here." : `${LEAD} ${PROMISE}`,
+      );
       this.panes = ARMS.map((arm) => new Pane(store, arm));
       [this.panes[0].twin, this.panes[1].twin] = [this.panes[1], this.panes[0]];
       this.headline = new Headline(store);
@@ -21,7 +41,7 @@
       this.legend = new Legend(store, this.panes);
       this.plot = new Plot(store, options.figure, options.plotly);
       this.asked = new Asked(store, options.choose);
-      this.toolbar = new Toolbar(this, options.server, options.recordings ?? []);
+      this.toolbar = new Toolbar(this, options.server, options.recordings ?? [], options.linkOf);
       this.advice = h("p", { class: "advice", hidden: true });
       this.headline.element.prepend(this.message);
       const panes = h("div", { class: "panes" }, ...this.panes.map((pane) => pane.element));
@@ -54,6 +74,7 @@
 
     #reset() {
       for (const pane of this.panes) pane.reset();
+      this.toolbar.reset();
       this.say("", "");
       this.#move();
     }
@@ -110,15 +131,22 @@
         const off = Boolean(run.started && !run.running.includes(pane.arm));
         pane.element.classList.toggle("off", off);
         pane.rule(off ? null : run.started);
-        pane.element.classList.toggle("writing", live && Boolean(run.started) && !pane.data.rounds.at(-1)?.finish_reason && !off);
+        pane.element.classList.toggle(
+          "writing",
+          live && Boolean(run.started) && !pane.data.rounds.at(-1)?.finish_reason && !off,
+        );
       }
       this.reference.hidden = run.started?.engine !== "upstream";
       this.asked.update();
       this.advice.textContent = run.analysis?.advice ?? "";
       this.advice.hidden = !this.advice.textContent;
       if (run.error) this.say("error", run.error);
-      else if (run.waiting) this.say("waiting", `${format.plural(run.waiting, "run")} ahead of yours on this device. Yours starts by itself.`);
-      else if (run.verdict) this.say(run.verdict.kind, run.verdict.text);
+      else if (run.waiting) {
+        this.say(
+          "waiting",
+          `${format.plural(run.waiting, "run")} ahead of yours on this device. Yours starts by itself.`,
+        );
+      } else if (run.verdict) this.say(run.verdict.kind, run.verdict.text);
       else if (live) this.say(...this.#course(run));
     }
 
@@ -128,7 +156,11 @@
       const read = run.running.filter((arm) => run.arms[arm].rounds.length);
       if (!read.length || (read.length < run.running.length && !run.agreed)) {
         const next = run.running.find((arm) => !run.arms[arm].rounds.length);
-        const whose = run.running.length < 2 ? "" : next === "target" ? ": target first, then speculative" : ": target done, now speculative";
+        const whose = run.running.length < 2
+          ? ""
+          : next === "target"
+          ? ": target first, then speculative"
+          : ": target done, now speculative";
         return ["waiting", `Reading ${format.plural(run.started.prompt_tokens, "prompt token")}${whose}.`];
       }
       if (run.diverged !== null) return ["different", `The texts part at token ${run.diverged + 1}.`];
