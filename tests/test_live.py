@@ -1,18 +1,19 @@
-"""A run on its way to the page: coalescing, the ring, the line, stopping, faults."""
+"""A run on its way to the page: coalescing, the ring, its place in line, stopping, faults."""
 
 from __future__ import annotations
 
+import asyncio
 import json
-import threading
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterable
 from typing import Any
 
 import pytest
 
 from app.errors import RequestError
 from app.record import metrics
-from app.record.trace import Event, loads
-from app.ui.live import SLOTS, Line, Recent, Updates, stream
+from app.record.trace import Event, Request, loads
+from app.ui.desk import Desk, Limits, Visitor
+from app.ui.live import SLOTS, Recent, Updates, stream
 from tests.support.traces import trace as both_arms
 
 
@@ -33,7 +34,7 @@ class Recorded:
             self.closed = True
 
 
-def seen(values: Iterator[list[str]]) -> list[list[dict[str, Any]]]:
+def seen(values: Iterable[list[str]]) -> list[list[dict[str, Any]]]:
     """The items of each update, read as the browser does: every slot once, in order."""
     updates, last = [], -1
     for value in values:
@@ -46,8 +47,15 @@ def seen(values: Iterator[list[str]]) -> list[list[dict[str, Any]]]:
     return updates
 
 
-def run(source: Any, interval: float = 0.0, stop: threading.Event | None = None) -> list[list[dict[str, Any]]]:
-    return seen(stream(Updates("r"), source, Line(), stop or threading.Event(), interval))
+def streamed(source: Any, desk: Desk, stop: asyncio.Event, interval: float = 0.0) -> Any:
+    return stream(Updates("r"), source, desk, Visitor(), stop, interval, 0.0)
+
+
+def run(source: Any, interval: float = 0.0, desk: Desk | None = None) -> list[list[dict[str, Any]]]:
+    async def collected() -> list[list[str]]:
+        return [value async for value in streamed(source, desk or Desk(), asyncio.Event(), interval)]
+
+    return seen(asyncio.run(collected()))
 
 
 def test_every_event_arrives_once_and_in_order() -> None:
@@ -97,26 +105,50 @@ def test_runs_under_way_and_the_last_ones_are_kept_and_nonsense_is_refused() -> 
 
 
 def test_stop_ends_the_trace_in_good_order() -> None:
-    source, stop = Recorded(both_arms()), threading.Event()
-    values = stream(Updates("r"), source, Line(), stop, 0.0)
-    collected = [next(values), next(values), next(values)]
-    stop.set()
-    collected += list(values)
-    events = [loads(item["line"]) for items in seen(iter(collected)) for item in items]
+    source = Recorded(both_arms())
+
+    async def stopped() -> list[list[str]]:
+        stop = asyncio.Event()
+        values = streamed(source, Desk(), stop)
+        first = [await anext(values) for _ in range(3)]
+        stop.set()
+        return first + [value async for value in values]
+
+    events = [loads(item["line"]) for items in seen(asyncio.run(stopped())) for item in items]
     assert source.closed
-    assert source.given == 4, "not one round more than the one under way"
-    assert events[:4] == both_arms()[:4]
+    assert source.given == 3, "not one round more than the one under way"
+    assert events[:3] == both_arms()[:3]
     assert metrics.summary(events)["reason"] == "cancelled"
 
 
 def test_closing_the_stream_closes_the_run_and_leaves_the_line() -> None:
-    source, line = Recorded(both_arms()), Line()
-    values = stream(Updates("r"), source, line, threading.Event(), 0.0)
-    next(values)
-    values.close()  # type: ignore[attr-defined]
+    source = Recorded(both_arms())
+
+    async def left() -> None:
+        desk = Desk()
+        values = streamed(source, desk, asyncio.Event())
+        await anext(values)
+        await values.aclose()
+        assert source.closed
+        assert desk.line.running == desk.line.waiting == 0
+
+    asyncio.run(left())
+
+
+def test_a_run_takes_as_long_as_a_run_may_at_most() -> None:
+    source = Recorded(both_arms())
+    events = [loads(item["line"]) for items in run(source, desk=Desk(limits=Limits(seconds=0.0))) for item in items]
     assert source.closed
-    with line.turn():
-        pass
+    assert source.given == 1
+    assert events[-1].message.endswith("ask for fewer tokens.")  # type: ignore[union-attr]
+    assert metrics.summary(events)["reason"] == "cancelled"
+
+
+def test_more_tokens_than_a_run_may_have_are_refused() -> None:
+    assert Limits(max_tokens=8).checked(Request(max_tokens=8)).max_tokens == 8
+    assert Limits().checked(Request(max_tokens=4096)).max_tokens == 4096
+    with pytest.raises(RequestError, match="8 tokens a run at most, not 9"):
+        Limits(max_tokens=8).checked(Request(max_tokens=9))
 
 
 def test_refused_request_is_a_sentence() -> None:
@@ -131,47 +163,45 @@ def test_fault_inside_shows_no_stack_trace(caplog: pytest.LogCaptureFixture) -> 
 
 
 def test_second_in_line_is_told_its_place_and_then_runs() -> None:
-    line, first, second = Line(), Recorded(both_arms()), Recorded(both_arms())
-    running = stream(Updates("a"), first, line, threading.Event(), 0.0)
-    next(running)
-    waiting = stream(Updates("b"), second, line, threading.Event(), 0.0)
-    told = next(waiting)
-    assert seen(iter([told])) == [[{"waiting": 1}]]
-    assert second.given == 0
-    list(running)
-    rest = seen(iter([told, *waiting]))
+    first, second = Recorded(both_arms()), Recorded(both_arms())
+
+    async def both() -> list[list[str]]:
+        desk = Desk()
+        running = streamed(first, desk, asyncio.Event())
+        await anext(running)
+        waiting = streamed(second, desk, asyncio.Event())
+        told = await anext(waiting)
+        assert seen([told]) == [[{"waiting": 1}]]
+        assert second.given == 0
+        assert [value async for value in running]
+        return [told] + [value async for value in waiting]
+
+    rest = seen(asyncio.run(both()))
     assert [loads(item["line"]) for items in rest[1:] for item in items] == both_arms()
 
 
 def test_stop_while_waiting_gives_up_the_place() -> None:
-    line, second, stop = Line(), Recorded(both_arms()), threading.Event()
-    with line.ticket():
-        waiting = stream(Updates("b"), second, line, stop, 0.0)
-        first = next(waiting)
-        stop.set()
-        updates = seen(iter([first, *waiting]))
-    assert updates[-1] == [{"error": "Stopped before its turn came."}]
+    second = Recorded(both_arms())
+
+    async def stopped() -> list[list[str]]:
+        desk, stop = Desk(), asyncio.Event()
+        async with desk.line.ticket():
+            waiting = streamed(second, desk, stop)
+            first = await anext(waiting)
+            stop.set()
+            return [first] + [value async for value in waiting]
+
+    assert seen(asyncio.run(stopped()))[-1] == [{"error": "Stopped before its turn came."}]
     assert second.given == 0
 
 
-def test_line_is_first_come_first_served() -> None:
-    line, order = Line(), []
-    ready = threading.Barrier(2)
+def test_a_run_stopped_before_it_began_makes_nothing() -> None:
+    source = Recorded(both_arms())
 
-    def wait(name: str) -> None:
-        with line.ticket() as ahead:
-            ready.wait()
-            while ahead(1.0):
-                pass
-            order.append(name)
+    async def stopped() -> list[list[str]]:
+        stop = asyncio.Event()
+        stop.set()
+        return [value async for value in streamed(source, Desk(), stop)]
 
-    with line.ticket():
-        threads = []
-        for name in "abc":
-            thread = threading.Thread(target=wait, args=(name,))
-            thread.start()
-            ready.wait()
-            threads.append(thread)
-    for thread in threads:
-        thread.join()
-    assert order == ["a", "b", "c"]
+    assert seen(asyncio.run(stopped())) == [[{"error": "Stopped before its turn came."}]]
+    assert source.given == 0

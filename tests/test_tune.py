@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterator
+import asyncio
 from typing import Any
 
 import gradio as gr
 import pytest
 
-from app.errors import TraceError
+from app.errors import RequestError, TraceError
 from app.record import trace as traces
 from app.record.sweep import Step, Sweep, sweep
 from app.record.theory import PUBLISHED
 from app.record.trace import Request
 from app.ui import plots, sweep_view, tune
-from app.ui.live import Line
+from app.ui.desk import Desk, Visitor
 from tests.support.pages import EXAMPLES, toy_session
 from tests.support.simulated import SimulatedSession
 from tests.support.traces import SPECULATIVE, started, target_arm, texts, trace
@@ -78,9 +77,12 @@ def test_what_if_names_the_window_that_would_have_been_best() -> None:
 
 def test_a_run_is_judged_from_its_lines() -> None:
     assert "tokens a pass" in text(tune.judged("".join(traces.write(trace()))))
-    assert "press Run there first" in text(tune.judged(""))
-    assert "wrong value at Round" in text(tune.judged('{"type": "round"}\n'))
-    assert "no event of a run" in text(tune.judged("{}"))
+    with pytest.raises(RequestError, match="press Run there first"):
+        tune.judged("")
+    with pytest.raises(TraceError, match="wrong value at Round"):
+        tune.judged('{"type": "round"}\n')
+    with pytest.raises(TraceError, match="no event of a run"):
+        tune.judged("{}")
 
 
 def test_what_people_typed_is_text() -> None:
@@ -97,46 +99,61 @@ def test_prompts_by_line_by_kind_or_all() -> None:
     assert len(tune._prompts(tune.ALL, "", examples)) == 3
 
 
-def updates(stopped: threading.Event, prompts: list[str], line: Line | None = None) -> Iterator[Any]:
+def updates(stop: asyncio.Event, prompts: list[str], desk: Desk | None = None) -> Any:
     session = toy_session(agreement="good")
-    return tune._updates(lambda: sweep(session, Request(max_tokens=12), prompts, [2, 3]), line or Line(), stopped)
+    start = lambda stop: sweep(session, Request(max_tokens=12), prompts, [2, 3])  # noqa: E731
+    return tune.updates(start, desk or Desk(), Visitor(), stop)
+
+
+def everything(prompts: list[str]) -> list[Any]:
+    async def collected() -> list[Any]:
+        return [shown async for shown in updates(asyncio.Event(), prompts)]
+
+    return asyncio.run(collected())
 
 
 def test_outputs_follow_the_sweep_to_its_end() -> None:
-    shown = list(updates(threading.Event(), ["hello"]))
+    shown = everything(["hello"])
     assert "run 1 of 2" in text(shown[0][0])
     assert "2 runs of both arms" in text(shown[-1][0])
     assert len(shown[-1][2]) == 3
 
 
 def test_stop_ends_the_sweep_within_a_round_and_keeps_what_was_measured() -> None:
-    stopped = threading.Event()
-    steps = updates(stopped, ["hello"] * 50)
-    shown = next(steps)
-    while "run 3 of 100" not in text(shown[0]):
-        shown = next(steps)
-    stopped.set()
-    (last,) = list(steps)
+    async def stopped() -> list[Any]:
+        stop = asyncio.Event()
+        steps = updates(stop, ["hello"] * 50)
+        while "run 3 of 100" not in text((await anext(steps))[0]):
+            pass
+        stop.set()
+        return [shown async for shown in steps]
+
+    (last,) = asyncio.run(stopped())
     assert "Stopped after 2 of 100 runs" in text(last[0])
 
 
 def test_a_sweep_that_cannot_work_is_a_sentence_in_place() -> None:
-    (shown,) = list(updates(threading.Event(), []))
+    (shown,) = everything([])
     assert "no prompt to sweep" in text(shown[0])
 
 
 def test_others_wait_in_line() -> None:
-    line = Line()
-    with line.turn():
-        steps = updates(threading.Event(), ["hello"], line)
-        assert "1 ahead of you" in text(next(steps)[0])
-    assert "run 1 of 2" in text(next(steps)[0])
+    async def scenario() -> None:
+        desk = Desk()
+        async with desk.line.turn():
+            steps = updates(asyncio.Event(), ["hello"], desk)
+            assert "1 ahead of you." in text((await anext(steps))[0])
+        assert "run 1 of 2" in text((await anext(steps))[0])
+        await steps.aclose()
+
+    asyncio.run(scenario())
+    assert "1 ahead of you, about 3 s." in text(sweep_view.waiting_html(1, 2.6))
 
 
 @pytest.mark.parametrize("windows", [None, (2, 4)])
 def test_the_tab_builds_offers_the_known_windows_and_opens_no_endpoint(windows: tuple[int, ...] | None) -> None:
     with gr.Blocks(analytics_enabled=False) as page, gr.Tabs(), gr.Tab("Tune k"):
-        tune.build(toy_session(windows=windows), Line(), "Hi", EXAMPLES, "plotly.js")
+        tune.build(toy_session(windows=windows), Desk(), "Hi", EXAMPLES, "plotly.js")
     (ks,) = [block for block in page.blocks.values() if isinstance(block, gr.CheckboxGroup)]
     assert [value for _, value in ks.choices] == [str(k) for k in windows or range(2, 17)]
     assert page.get_api_info()["named_endpoints"] == {}
@@ -144,7 +161,7 @@ def test_the_tab_builds_offers_the_known_windows_and_opens_no_endpoint(windows: 
 
 def test_without_a_model_only_recorded_runs_are_judged() -> None:
     with gr.Blocks(analytics_enabled=False) as page, gr.Tabs(), gr.Tab("Tune k"):
-        tune.build(None, Line(), "Hi", EXAMPLES, "plotly.js")
+        tune.build(None, Desk(), "Hi", EXAMPLES, "plotly.js")
     assert [block.value for block in page.blocks.values() if isinstance(block, gr.Button)] == [
         "Judge the run in the Playground"
     ]

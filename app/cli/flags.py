@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import os
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +18,7 @@ from app.record.trace import Request, Sampling
 if TYPE_CHECKING:
     from app.engine.pair import Promised
     from app.engine.session import Session
+    from app.hosting.process import ProcessEngine
     from app.pairs.options import PairOptions
 
 BAD_INPUT = 2
@@ -102,33 +105,59 @@ def promised(options: argparse.Namespace) -> Promised:
 
 def session(
     options: argparse.Namespace,
-    folder: Path | None = None,
     requests: Iterable[Request] = (),
     upstream: bool = False,
 ) -> Session:
     """The session of the pair that the flags name, with the acceptor of `--acceptor` where that is one of the user's own.
 
-    folder: holds the pairs it may switch to. requests: what will be asked of it, refused before minutes of loading where
+    requests: what will be asked of it, refused before minutes of loading where
     that is known; upstream: of the engine's own loop. Raises PlaygroundError.
     """
     from app.engine.acceptance import find
-    from app.engine.custom_acceptor import load_custom
     from app.engine.requests import validate_unloaded
-    from app.engine.session import Session
-    from app.pairs import pair_files, registry
+    from app.hosting.recipe import pair_recipe
+    from app.pairs import registry
 
-    custom = load_custom(options.acceptor) if is_custom(options.acceptor) else None
+    custom = is_custom(options.acceptor)
     own = pair_options(options)
     for request in requests:
         validate_unloaded(registry.promised(own), request, upstream)
-        if custom is None:
+        if not custom:
             find(request.acceptor)
+    return pair_recipe(own, options.acceptor if custom else None).make()
+
+
+def engine(options: argparse.Namespace) -> ProcessEngine:
+    """The engine of the page, in a process of its own, for the pair that the flags name and those of `--pairs`.
+
+    Raises PlaygroundError.
+    """
+    from app.hosting.process import ProcessEngine
+    from app.hosting.recipe import pair_recipe
+    from app.pairs import memory, pair_files
+
+    own = pair_options(options)
     listed: dict[str, PairOptions] = {}
-    if folder is not None:
-        others = pair_files.listed(folder)
+    if options.pairs is not None:
+        others = pair_files.listed(options.pairs)
         name = next((name for name, other in others.items() if other == own), None)
         listed = {name or "as started": own, **others}
-    return Session(registry.load(own), custom, {name: registry.ListedPair(pair) for name, pair in listed.items()})
+    free = memory.free_memory()
+    limit = None if free is None else free * 9 // 10
+    if options.memory_limit is not None:
+        limit = int(options.memory_limit * 1e9)
+    return ProcessEngine(
+        pair_recipe(own, options.acceptor if is_custom(options.acceptor) else None, listed),
+        python=engine_python(own.backend),
+        round_seconds=options.round_seconds,
+        memory=limit,
+    )
+
+
+def engine_python(backend: str) -> str:
+    """The interpreter of the environment a backend's packages are in: PLAYGROUND_BACKEND_PYTHON (its name in capitals),
+    this one where it is not set."""
+    return os.environ.get(f"PLAYGROUND_{backend.upper()}_PYTHON") or sys.executable
 
 
 def is_custom(acceptor: str | None) -> bool:

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import os
+import signal
+import sys
 from pathlib import Path
 
 from app.cli import flags
 from app.errors import RequestError
 from app.record.trace_files import open_trace
+
+AUTH_VARIABLE = "PLAYGROUND_AUTH"
+"""Holds USER:PASSWORD, as --auth, where nobody else sees it."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -16,23 +22,72 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: this machine only)")
     parser.add_argument("--port", type=int, default=7860, help="port to listen on")
     parser.add_argument("--acceptor", metavar="MODULE:NAME", help="offer a custom acceptor on the page")
-    parser.add_argument("--auth", metavar="USER:PASSWORD", help="ask for a login")
+    parser.add_argument("--auth", metavar="USER:PASSWORD", help="ask for a login (others on this machine can read it)")
+    parser.add_argument(
+        "--auth-file", type=Path, metavar="FILE", help=f"ask for a login: USER:PASSWORD a line (or in {AUTH_VARIABLE})"
+    )
+    parser.add_argument(
+        "--allow-host", action="append", default=[], metavar="NAME", help="another name the page answers to; repeatable"
+    )
+    parser.add_argument("--max-tokens-limit", type=int, metavar="N", help="tokens an answer may have at most")
+    parser.add_argument("--run-seconds", type=float, metavar="S", help="seconds a run may take at most")
+    parser.add_argument("--max-waiting", type=int, metavar="N", default=256, help="runs that may wait in line")
+    parser.add_argument(
+        "--round-seconds",
+        type=float,
+        metavar="S",
+        default=120.0,
+        help="an engine that is silent for longer is replaced",
+    )
+    parser.add_argument(
+        "--memory-limit",
+        type=float,
+        metavar="GB",
+        help="what the engine may hold (default: nine tenths of what is free)",
+    )
     parser.add_argument("--replay", type=Path, metavar="FILE", help="show a recorded trace, without loading a model")
 
 
 def main(options: argparse.Namespace) -> int:
     from app.ui import serve
+    from app.ui.desk import Desk, Limits
+    from app.ui.line import Line
+    from app.ui.readers import Readers
 
-    auth = None if options.auth is None else _credentials(options.auth)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # until the page is there
+    address = serve.Address(options.host, options.port, logins(options), tuple(options.allow_host))
+    for name in ("max_tokens_limit", "run_seconds", "max_waiting", "round_seconds", "memory_limit"):
+        value = getattr(options, name)
+        if value is not None and not value > 0:
+            raise RequestError(f"--{name.replace('_', '-')} is {value:g}; choose a number above 0.")
     serve.check_port(options.host, options.port)
     replay = None if options.replay is None else open_trace(options.replay)
-    session = None if replay is not None else flags.session(options, options.pairs)
-    serve.serve(session, replay, host=options.host, port=options.port, auth=auth)
-    return 0
+    engine = None if replay is not None else flags.engine(options)
+    limits = Limits(options.max_tokens_limit, options.run_seconds)
+    desk = Desk(Line(length=options.max_waiting), Readers(), limits)
+    serve.leave(serve.serve(engine, replay, address, desk))
 
 
-def _credentials(text: str) -> tuple[str, str]:
-    user, _, password = text.partition(":")
+def logins(options: argparse.Namespace) -> tuple[tuple[str, str], ...]:
+    """Who may come in, from the flags and the environment. Raises RequestError."""
+    lines = [("--auth", options.auth)] if options.auth is not None else []
+    if options.auth_file is not None:
+        try:
+            text = options.auth_file.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise RequestError(
+                f"{options.auth_file} cannot be read ({error}); check the file of --auth-file."
+            ) from None
+        lines += [(str(options.auth_file), line) for line in text.splitlines() if line.strip()]
+        if not lines:
+            raise RequestError(f"{options.auth_file} names nobody; write USER:PASSWORD, one a line.")
+    if os.environ.get(AUTH_VARIABLE):
+        lines.append((AUTH_VARIABLE, os.environ[AUTH_VARIABLE]))
+    return tuple(_credentials(*line) for line in lines)
+
+
+def _credentials(where: str, text: str) -> tuple[str, str]:
+    user, _, password = text.strip().partition(":")
     if not user or not password:
-        raise RequestError("--auth wants USER:PASSWORD, both not empty.")
+        raise RequestError(f"{where} wants USER:PASSWORD, both not empty.")
     return user, password

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import logging
 import threading
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
@@ -50,15 +50,21 @@ class Session:
     max_k = MAX_K
     default_k = DEFAULT_K
 
-    def __init__(self, pair: Pair, custom: Acceptor | None = None, listed: Mapping[str, Listed] | None = None) -> None:
+    def __init__(
+        self,
+        pair: Pair,
+        custom: Acceptor | None = None,
+        listed: Mapping[str, Listed] | None = None,
+        chosen: str | None = None,
+    ) -> None:
         """custom: an acceptor loaded from the command line, offered beside the built-in ones. listed: the pairs that
-        `switch` may load, by name, `pair` the first of them."""
+        `switch` may load, by name; `pair` is the one named `chosen`, or the first."""
         self._custom = custom
         self._listed = dict(listed or {})
         self._lock = threading.Lock()
         self._ready = threading.Event()  # a pair is loaded, or none can be
         self.pairs = tuple(self._listed) or (pair.name,)
-        self.chosen = self.pairs[0]
+        self.chosen = chosen or self.pairs[0]
         offered = [*ACCEPTORS.values(), *([custom] if custom else [])]
         self.acceptors = tuple(AcceptorCard(a.name, a.description, a.lossless, a.same_text) for a in offered)
         self._switches = 0
@@ -75,7 +81,7 @@ class Session:
         self.bit_identical = pair.target.bit_identical
         self.has_chat_template = pair.tokenizer.has_chat_template
         self.notes = pair.notes
-        self._stays = pair.stays
+        self.stays = pair.stays
         self._ready.set()
 
     @property
@@ -98,7 +104,7 @@ class Session:
             if name == self.chosen and self._loaded is not None:
                 return
             wanted, before = self._listed[name], self._listed[self.chosen]
-            if stays := self._stays or wanted.stays:
+            if stays := self.stays or wanted.stays:
                 raise PairError(stays)
             held = 0 if self._loaded is None else sum(card.memory for card in (self.target, self.draft) if card)
             load = wanted.prepare(held)
@@ -115,10 +121,13 @@ class Session:
             finally:
                 self._ready.set()
 
-    def run(self, request: Request, *, upstream: bool = False) -> Generator[Event, None, None]:
+    def run(
+        self, request: Request, *, upstream: bool = False, stopped: Callable[[], bool] | None = None
+    ) -> Generator[Event, None, None]:
         """The events of a run: RunStarted, then rounds with the texts they need, RunFinished last.
 
-        upstream: the speculative arm runs the engine's own loop, as a reference. Raises RequestError here, before any
+        upstream: the speculative arm runs the engine's own loop, as a reference. stopped: for an engine that can end a round
+        under way, which this one cannot: close the generator. Raises RequestError here, before any
         event, for a request that cannot work; what fails later ends the run with a RunFinished that says so. Waits for
         the run before it. Closing the generator frees the device.
         """

@@ -289,6 +289,12 @@ def _upgrade(data: dict[str, Any]) -> None:
     data["schema_version"] = SCHEMA_VERSION
 
 
+def request(data: Any) -> Request:
+    """The request whose fields these JSON types are. Raises TraceError naming the fault."""
+    built: Request = build(Request, data, "Request")
+    return built
+
+
 def read(lines: Iterable[str]) -> Trace:
     """A whole trace, checked: starts with one RunStarted, rounds count up in each arm, every id has a text."""
     trace: Trace = [loads(line) for line in lines if line.strip()]

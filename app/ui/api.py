@@ -2,29 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import closing
+import asyncio
+from collections.abc import AsyncIterator, Generator
+from contextlib import aclosing, closing
 from typing import Any
 
 import gradio as gr
 from gradio.events import api
 
-from app.errors import PlaygroundError
+from app.errors import RequestError
 from app.record import trace
-from app.record.trace import ModelCard
+from app.record.trace import Event, ModelCard
+from app.ui.desk import Desk
 from app.ui.export import export_html
 from app.ui.knobs import request_of
-from app.ui.live import Line
+from app.ui.line import either
 from app.ui.recordings import read_trace
 from app.ui.session import Session
+from app.ui.visitors import visitor_of
 
 
-def build(session: Session, line: Line) -> None:
+def build(session: Session, desk: Desk) -> None:
     """Put the endpoints into the Blocks context it is called in. Their signatures are what programs see."""
 
-    def run(
+    async def run(
+        visitor: gr.Request,
         prompt: str,
-        k: int | str = session.default_k,
+        k: int = session.default_k,
         max_tokens: int = 128,
         temperature: float = 0.0,
         top_p: float = 1.0,
@@ -35,17 +39,30 @@ def build(session: Session, line: Line) -> None:
         arms: str = "both",
         system: str = "",
         chat_template: bool = True,
-    ) -> Iterator[str]:
-        """Run one prompt. Streams the events of the run, each a line of JSON as in a trace file. k: a window, or "auto"."""
+    ) -> AsyncIterator[str]:
+        """Run one prompt. Streams the events of the run, each a line of JSON as in a trace file."""
         # The session refuses arms it does not know: a program may send anything.
         knobs = (k, max_tokens, temperature, top_p, top_k, seed, acceptor, drafter, arms, system, chat_template)
-        with line.turn():
-            try:
-                request = request_of(prompt, *knobs)  # type: ignore[arg-type]
-                with closing(session.run(request)) as events:
-                    yield from map(trace.dumps, events)
-            except PlaygroundError as error:
-                raise gr.Error(str(error), print_exception=False) from None
+        stop = asyncio.Event()
+
+        def start() -> Generator[Event, None, None]:
+            request = desk.limits.checked(request_of(prompt, *knobs))  # type: ignore[arg-type]
+            return session.run(request, stopped=stop.is_set)
+
+        def lines() -> Generator[str, None, None]:
+            with closing(desk.events(start, stop)) as events:
+                yield from map(trace.dumps, events)
+
+        try:
+            async with desk.ticket(visitor_of(visitor), stop) as ticket:
+                await either(ticket.turn, stop)
+                if stop.is_set():
+                    raise RequestError("Nobody read what this run was to say; it was given up before its turn came.")
+                async with aclosing(desk.line.pumped(lines)) as pumped:
+                    async for line in pumped:
+                        yield line
+        except Exception as error:
+            raise gr.Error(desk.sentence(error), print_exception=False) from None
 
     def pairs() -> list[dict[str, Any]]:
         """What is loaded: the pair, its models, windows and acceptors."""
@@ -55,8 +72,8 @@ def build(session: Session, line: Line) -> None:
         """A trace (the lines of its file) as one self-contained HTML page."""
         try:
             return export_html(read_trace(trace_lines))
-        except PlaygroundError as error:
-            raise gr.Error(str(error), print_exception=False) from None
+        except Exception as error:
+            raise gr.Error(desk.sentence(error), print_exception=False) from None
 
     api(run, api_name="run", concurrency_limit=None)
     api(pairs, api_name="pairs", queue=False)

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import html
-import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
 import gradio as gr
 
-from app.errors import PlaygroundError
-from app.ui.live import Line
+from app.ui.desk import Desk
 from app.ui.session import Session
-
-_LOG = logging.getLogger(__name__)
 
 
 def build(session: Session) -> tuple[gr.Dropdown, gr.HTML]:
@@ -36,7 +32,7 @@ def build(session: Session) -> tuple[gr.Dropdown, gr.HTML]:
 def wire(
     page: gr.Blocks,
     session: Session,
-    line: Line,
+    desk: Desk,
     chooser: gr.Dropdown,
     note: gr.HTML,
     outputs: Sequence[Any],
@@ -53,18 +49,18 @@ def wire(
     def everything(sentence: str, fault: bool = False) -> list[Any]:
         return [gr.update(value=session.chosen, interactive=True), _note(sentence, fault), *shown()]
 
-    def switch(name: str) -> Iterator[list[Any]]:
+    def load(name: str) -> None:
+        session.switch(name)
+        loaded()
+
+    async def switch(name: str) -> AsyncIterator[list[Any]]:
         unchanged = [gr.skip() for _ in outputs]
         yield [gr.update(interactive=False), _note(f"Loading {name}; runs wait for it."), *unchanged]
         try:
-            with line.turn():
-                session.switch(name)
-                loaded()
-        except PlaygroundError as error:
-            yield everything(str(error), fault=True)
-        except Exception:
-            _LOG.exception("a pair could not be loaded")
-            yield everything("The pair could not be loaded; the server's log has the details.", fault=True)
+            async with desk.line.turn():
+                await desk.line.called(lambda: load(name))
+        except Exception as error:
+            yield everything(desk.sentence(error), fault=True)
         else:
             yield everything(f"{session.chosen} is loaded.")
 

@@ -9,12 +9,15 @@ from typing import Any
 import gradio as gr
 
 from app.errors import RequestError
-from app.record.limits import AUTO, MAX_K, MIN_K, K, parse_k
+from app.record.limits import AUTO, DEFAULT_MAX_TOKENS, MAX_K, MIN_K, K, parse_k
 from app.record.trace import Arms, Request, Sampling
 from app.ui.session import AcceptorCard, Session
 
 _DRAFTERS = {"draft": "draft model", "lookup": "lookup", "draft+lookup": "either, by the round"}
 _ARMS = [("both, racing", "both"), ("target only", "target"), ("speculative only", "speculative")]
+
+SLIDER_TOKENS = 2048
+"""What the slider offers at most; programs may ask for more."""
 
 
 def build_few(session: Session) -> tuple[Any, Any]:
@@ -25,8 +28,9 @@ def build_few(session: Session) -> tuple[Any, Any]:
     return k, temperature
 
 
-def build_more(session: Session, k: Any, temperature: Any) -> list[Any]:
-    """All knobs, in the order of `NAMES`; the ones not given are put where this is called."""
+def build_more(session: Session, k: Any, temperature: Any, most_tokens: int | None = None) -> list[Any]:
+    """All knobs, in the order of `NAMES`; the ones not given are put where this is called. most_tokens: what a run may have."""
+    most = min(most_tokens or SLIDER_TOKENS, SLIDER_TOKENS)
     with gr.Row(elem_id="more"):
         with gr.Column(min_width=260):
             auto = gr.Checkbox(
@@ -37,7 +41,13 @@ def build_more(session: Session, k: Any, temperature: Any) -> list[Any]:
                 elem_id="auto-k",
             )
             max_tokens = gr.Slider(
-                1, 2048, 128, step=1, label="Max tokens", info="Where both answers end.", elem_id="max"
+                1,
+                most,
+                min(DEFAULT_MAX_TOKENS, most),
+                step=1,
+                label="Max tokens",
+                info="Where both answers end.",
+                elem_id="max",
             )
             arms = gr.Radio(
                 _ARMS,

@@ -1,17 +1,18 @@
-"""A run on its way to the page: waiting in line, coalesced updates, stopping. No gradio here."""
+"""A run on its way to the page: its place in line, then coalesced updates. No gradio here."""
 
 from __future__ import annotations
 
+import asyncio
 import json
-import logging
-import threading
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Iterator
+from contextlib import aclosing, closing, contextmanager
 
-from app.errors import PlaygroundError, RequestError
-from app.record.trace import Event, RunFinished
+from app.errors import RequestError
+from app.record.trace import Event
+from app.ui.desk import Desk, Visitor
+from app.ui.line import Place
 from app.ui.render import Item, Renderer
 
 MAX_UPDATES_A_SECOND = 6  # 15 at most; each costs the browser some 30 ms, on a machine that it shares with the engine
@@ -19,45 +20,6 @@ PAUSE = 0.025
 """Seconds between an update and the next round: the browser and the server's own threads take in the update meanwhile, and
 not during a pass, which would be timed slower than the engine is. Nothing of it is on an arm's clock."""
 SLOTS = 2
-_LOG = logging.getLogger(__name__)
-
-
-class Line:
-    """Who uses the device: first come, first served."""
-
-    def __init__(self) -> None:
-        self._condition = threading.Condition()
-        self._tickets: deque[object] = deque()
-
-    @contextmanager
-    def ticket(self) -> Iterator[Callable[[float], int]]:
-        """A place at the end of the line, given up on leaving.
-
-        Yields a function that waits at most so many seconds for the turn and returns how many are still ahead.
-        """
-        mine = object()
-        with self._condition:
-            self._tickets.append(mine)
-
-        def ahead(seconds: float) -> int:
-            with self._condition:
-                self._condition.wait_for(lambda: self._tickets[0] is mine, timeout=seconds)
-                return self._tickets.index(mine)
-
-        try:
-            yield ahead
-        finally:
-            with self._condition:
-                self._tickets.remove(mine)
-                self._condition.notify_all()
-
-    @contextmanager
-    def turn(self) -> Iterator[None]:
-        """Wait, however long, for the device."""
-        with self.ticket() as ahead:
-            while ahead(1.0):
-                pass
-            yield
 
 
 class Updates:
@@ -115,57 +77,54 @@ class Recent:
         return updates.since(seq)
 
 
-def stream(
+async def stream(
     updates: Updates,
     start: Callable[[], Generator[Event, None, None]],
-    line: Line,
-    stop: threading.Event,
+    desk: Desk,
+    visitor: Visitor,
+    stop: asyncio.Event,
     interval: float = 1 / MAX_UPDATES_A_SECOND,
     pause: float = PAUSE,
-) -> Iterator[list[str]]:
+) -> AsyncGenerator[list[str], None]:
     """Values of the page's component while the events of `start()` arrive, one each `interval` seconds at most.
 
     Closing this generator, or setting `stop`, closes the events within one of them. A fault ends the stream with
     an item {"error": sentence}.
     """
-    with line.ticket() as ahead:
-        told = 0
-        while (before_me := ahead(0.0 if not told else 0.3)) and not stop.is_set():
-            # An update even when nothing changed: it is how a person who left is noticed.
-            yield updates.value([{"waiting": before_me}]) if before_me != told else updates.same()
-            told = before_me
-        if stop.is_set():
-            yield updates.value([{"error": "Stopped before its turn came."}])
-            return
-        try:
-            for batch in _batches(start(), stop, interval, pause):
+
+    def values() -> Generator[list[str], None, None]:
+        with closing(desk.events(start, stop)) as events:
+            for batch in _batches(events, interval, pause):
                 yield updates.value(batch)
-        except PlaygroundError as error:
-            yield updates.value([{"error": str(error)}])
-        except Exception:
-            _LOG.exception("a run failed")
-            yield updates.value([{"error": "The run failed inside the playground; the server's log has the details."}])
+
+    try:
+        async with desk.ticket(visitor, stop) as ticket:
+            async for place in desk.line.places(ticket, stop):
+                yield updates.same() if place is None else updates.value([_waiting(place)])
+            if stop.is_set():
+                yield updates.value([{"error": "Stopped before its turn came."}])
+                return
+            async with aclosing(desk.line.pumped(values)) as pumped:
+                async for value in pumped:
+                    yield value
+    except Exception as error:
+        yield updates.value([{"error": desk.sentence(error)}])
 
 
-def _batches(
-    events: Generator[Event, None, None], stop: threading.Event, interval: float, pause: float
-) -> Iterator[list[Item]]:
+def _waiting(place: Place) -> Item:
+    return {"waiting": place.ahead} if place.seconds is None else {"waiting": place.ahead, "seconds": place.seconds}
+
+
+def _batches(events: Iterator[Event], interval: float, pause: float) -> Iterator[list[Item]]:
     renderer = Renderer()
     batch: list[Item] = []
     due = 0.0
-    try:
-        for event in events:
-            batch.append(renderer.item(event))
-            if stop.is_set() and not isinstance(event, RunFinished):
-                events.close()
-                batch.append(renderer.item(RunFinished("cancelled")))
-                break
-            if time.perf_counter() >= due:
-                yield batch
-                time.sleep(pause)
-                # Counted from here: the time the update itself took is not the viewer's to lose.
-                batch, due = [], time.perf_counter() + interval
-        if batch:
+    for event in events:
+        batch.append(renderer.item(event))
+        if time.perf_counter() >= due:
             yield batch
-    finally:
-        events.close()
+            time.sleep(pause)
+            # Counted from here: the time the update itself took is not the viewer's to lose.
+            batch, due = [], time.perf_counter() + interval
+    if batch:
+        yield batch

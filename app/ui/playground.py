@@ -6,21 +6,24 @@ can end its trace in good order instead of being cut off.
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Generator
+from contextlib import aclosing
 from typing import Any
 
 import gradio as gr
 
-from app.record.trace import Trace
+from app.record.trace import Event, Trace
 from app.ui import assets, knobs, token_view
-from app.ui.live import Line, Recent, stream
+from app.ui.desk import Desk
+from app.ui.live import Recent, stream
 from app.ui.session import Session
+from app.ui.stops import Stops
+from app.ui.visitors import visitor_of
 
 DEFAULT_PROMPT = "Explain what a transformer language model is, in three sentences."
 
 
-def build(session: Session | None, line: Line, replay: Trace | None) -> gr.Radio | None:
+def build(session: Session | None, desk: Desk, replay: Trace | None) -> gr.Radio | None:
     """The tab; returns the drafter's knob, whose choices are the pair's."""
     if session is None:
         gr.HTML(
@@ -28,7 +31,7 @@ def build(session: Session | None, line: Line, replay: Trace | None) -> gr.Radio
             "Start it without --replay to run your own.</p>",
             apply_default_css=False,
         )
-        token_view.build(replay, Recent(), alone=True)
+        token_view.build(replay, Recent(), desk, alone=True)
         return None
     with gr.Row(elem_id="controls", equal_height=True):
         prompt = gr.Textbox(
@@ -46,27 +49,29 @@ def build(session: Session | None, line: Line, replay: Trace | None) -> gr.Radio
             with gr.Row(elem_id="run-row"):
                 stop = gr.Button("Stop", variant="secondary", min_width=60, elem_id="stop")
                 more = gr.Button("More", variant="secondary", min_width=60, elem_id="more-button")
-    controls = knobs.build_more(session, *few)
+    controls = knobs.build_more(session, *few, desk.limits.max_tokens)
     more.click(None, js="() => window.Playground.toggleMore()", queue=False, api_visibility="private")
     _address(session, prompt, controls)
     run_id = gr.Textbox(visible=False)
     recent = Recent()
-    view = token_view.build(replay, recent)
-    stops: dict[str, threading.Event] = {}
+    view = token_view.build(replay, recent, desk)
+    stops = Stops()
 
-    def run_prompt(prompt: str, *values: Any) -> Iterator[list[str]]:
+    async def run_prompt(request: gr.Request, prompt: str, *values: Any) -> AsyncIterator[list[str]]:
         *knob_values, id_ = values
-        stopped = stops[id_] = threading.Event()
-        try:
-            request = knobs.request_of(prompt, *knob_values)
-            with recent.run(id_) as updates:
-                yield from stream(updates, lambda: session.run(request), line, stopped)
-        finally:
-            del stops[id_]
+        run_id = str(id_)
 
-    def stop_run(id_: str) -> None:
-        if id_ in stops:
-            stops[id_].set()
+        def start() -> Generator[Event, None, None]:
+            asked = knobs.request_of(prompt, *knob_values)
+            return session.run(desk.limits.checked(asked), stopped=stopping.is_set)
+
+        with stops.run(str(request.session_hash), run_id) as stopping, recent.run(run_id) as updates:
+            async with aclosing(stream(updates, start, desk, visitor_of(request), stopping)) as values_:
+                async for value in values_:
+                    yield value
+
+    async def stop_run(request: gr.Request, id_: str) -> None:
+        stops.stop(str(request.session_hash), str(id_))
 
     started = gr.on(
         [run.click, prompt.submit],

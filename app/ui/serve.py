@@ -3,16 +3,31 @@
 from __future__ import annotations
 
 import gc
+import ipaddress
 import json
+import logging
+import os
+import queue
+import signal
 import socket
+import sys
+import time
 from collections import deque
 from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, NoReturn
 
 from app.errors import PlaygroundError, RequestError
 from app.places import ASSETS
 from app.record.trace import Request, Trace
+from app.ui import log
+from app.ui.desk import Desk
+from app.ui.guard import LOOPBACK, WILDCARDS
 from app.ui.page import build_page, launch_options
 from app.ui.session import Session
+
+EXIT_CODES = {signal.SIGINT: 130, signal.SIGTERM: 0}
+SECONDS_FOR_LAST_WORDS = 0.5
 
 
 def check_port(host: str, port: int) -> None:
@@ -53,16 +68,82 @@ def warm_up(session: Session) -> None:
         deque(session.run(request), maxlen=0)
 
 
-def serve(session: Session | None, replay: Trace | None, *, host: str, port: int, auth: tuple[str, str] | None) -> None:
-    """Serve until interrupted."""
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where the page is, and for whom. logins: user and password each; empty: nobody is asked. allow_hosts: other names the
+    page answers to."""
+
+    host: str
+    port: int
+    logins: tuple[tuple[str, str], ...] = ()
+    allow_hosts: tuple[str, ...] = ()
+
+    @property
+    def url(self) -> str:
+        shown = f"[{self.host}]" if ":" in self.host else self.host
+        return f"http://{'127.0.0.1' if self.host in WILDCARDS else shown}:{self.port}"
+
+    def is_public(self) -> bool:
+        """Whether others than this machine reach it."""
+        try:
+            return not ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return self.host not in LOOPBACK
+
+
+def serve(session: Session | None, replay: Trace | None, address: Address, desk: Desk) -> int:
+    """Serve until interrupted or told to end; the exit code. session: closed at the end, where it can be."""
+    ended: queue.SimpleQueue[int] = queue.SimpleQueue()
     if session is not None:
         warm_up(session)
-    page = build_page(session, examples(), replay, warm_up)
+        desk.figures.memory.set_function(session.memory)
+        desk.figures.restarts.set_function(lambda: getattr(session, "restarts", 0))
+    page = build_page(session, examples(), replay, warm_up, desk)
     gc.collect()
     gc.freeze()  # a page is some million objects that stay: looking through them costs passes of the models
-    shown = f"[{host}]" if ":" in host else host
-    print(
-        f"The playground is at http://{'127.0.0.1' if host == '0.0.0.0' else shown}:{port} (Ctrl-C ends it).",
-        flush=True,
+    if address.is_public() and not address.logins:
+        print(
+            "Whoever reaches this address can run prompts here; --auth-file FILE asks for a login.",
+            file=sys.stderr,
+        )
+    _ask_this_machine_directly(address.host)
+    print(f"The playground is at {address.url} (Ctrl-C ends it).", flush=True)
+    page.launch(
+        server_name=address.host,
+        server_port=address.port,
+        auth=list(address.logins) or None,
+        quiet=True,
+        prevent_thread_lock=True,
+        **launch_options(session, desk, address.host, address.allow_hosts, bool(address.logins)),
     )
-    page.launch(server_name=host, server_port=port, auth=auth, quiet=True, **launch_options())
+    log.bound()
+    for number, code in EXIT_CODES.items():
+        signal.signal(number, lambda *_, code=code: ended.put(code))
+    code = ended.get()
+    _end(page, session, desk)
+    return code
+
+
+def _end(page: Any, session: Session | None, desk: Desk) -> None:
+    """Close what is open, and do not wait long for anybody."""
+    desk.line.close()
+    if (close := getattr(session, "close", None)) is not None:
+        close()  # the run under way ends by that, and says so to its page
+        time.sleep(SECONDS_FOR_LAST_WORDS)
+    logging.disable()  # whatever is cut off now is no fault
+    page.server.should_exit = page.server.force_exit = True
+    page.server.thread.join(SECONDS_FOR_LAST_WORDS)
+
+
+def leave(code: int) -> NoReturn:
+    """End the process now: threads that wait for others would keep it."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def _ask_this_machine_directly(host: str) -> None:
+    """Gradio asks its own address whether it is there; a proxy for the rest of the world cannot answer that."""
+    for name in ("NO_PROXY", "no_proxy"):
+        known = [part for part in os.environ.get(name, "").split(",") if part]
+        os.environ[name] = ",".join([*known, *sorted(LOOPBACK | {host} - {""})])

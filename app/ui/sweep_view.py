@@ -25,9 +25,10 @@ def progress_html(step: Step, stopped: bool = False) -> str:
     return _progress(words, step.share, busy=not stopped and step.done < step.total)
 
 
-def waiting_html(ahead: int) -> str:
-    """Others are at the device."""
-    return _progress(f"Waiting for the device: {ahead} ahead of you.", 0.0, busy=True)
+def waiting_html(ahead: int, seconds: float | None = None) -> str:
+    """Others are at the device. seconds: how long that takes, about; None where it is not known."""
+    about = "" if seconds is None else f", about {max(1, round(seconds))} s"
+    return _progress(f"Waiting for the device: {ahead} ahead of you{about}.", 0.0, busy=True)
 
 
 def _progress(words: str, share: float, busy: bool) -> str:

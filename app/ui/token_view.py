@@ -6,50 +6,45 @@ from typing import Any
 
 import gradio as gr
 
-from app.errors import PlaygroundError
 from app.record.definitions import DEFINITIONS
 from app.record.metrics import Metrics
 from app.record.trace import Trace
 from app.ui import assets, plots, recordings
+from app.ui.boundary import Boundary
+from app.ui.desk import Desk
 from app.ui.export import export_html
 from app.ui.live import Recent
 from app.ui.recordings import read_trace
 from app.ui.render import items
 
 
-def build(replay: Trace | None, recent: Recent, alone: bool = False) -> gr.HTML:
+def build(replay: Trace | None, recent: Recent, desk: Desk, alone: bool = False) -> gr.HTML:
     """The one custom component. Its value is `live.Updates`; traces it opens itself go by its server functions.
 
     recent: the runs whose updates a browser may ask for. alone: there is no model to run.
     """
 
-    def open_trace(text: str) -> dict[str, Any]:
-        try:
-            return {"items": items(read_trace(text))}
-        except PlaygroundError as error:
-            return {"error": str(error)}
+    boundary = Boundary(desk)
 
-    def recording(name: str) -> dict[str, Any]:
-        try:
-            return {"items": items(recordings.recording(name))}
-        except PlaygroundError as error:
-            return {"error": str(error)}
+    @boundary.answer
+    def open_trace(text: Any) -> dict[str, Any]:
+        return {"items": items(read_trace(text))}
 
-    def preloaded(_: object = None) -> dict[str, Any]:
-        # gradio hands every server function an argument, given or not
+    @boundary.answer
+    def recording(name: Any) -> dict[str, Any]:
+        return {"items": items(recordings.recording(name))}
+
+    @boundary.answer
+    def preloaded(_: Any) -> dict[str, Any]:
         return {"items": items(replay or [])}
 
-    def missed(asked: dict[str, Any]) -> dict[str, Any]:
-        try:
-            return {"slots": recent.since(asked.get("run"), asked.get("seq"))}
-        except PlaygroundError as error:
-            return {"error": str(error)}
+    @boundary.answer
+    def missed(asked: Any) -> dict[str, Any]:
+        return {"slots": recent.since(asked.get("run"), asked.get("seq"))}
 
-    def page_of(text: str) -> dict[str, Any]:
-        try:
-            return {"page": export_html(read_trace(text))}
-        except PlaygroundError as error:
-            return {"error": str(error)}
+    @boundary.answer
+    def page_of(text: Any) -> dict[str, Any]:
+        return {"page": export_html(read_trace(text))}
 
     settings = {
         "definitions": DEFINITIONS,

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-import threading
+import asyncio
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import closing
+from collections.abc import AsyncGenerator, Callable, Generator, Iterator, Sequence
+from contextlib import aclosing, closing
+from dataclasses import dataclass
 from typing import Any
 
 import gradio as gr
 
-from app.errors import PlaygroundError, RequestError
+from app.errors import RequestError
 from app.record.limits import DEFAULT_KS, MAX_K, MIN_K
 from app.record.sweep import Step, sweep
-from app.record.trace import Request, Sampling
-from app.ui.live import Line
+from app.record.trace import Event, Request, Sampling
+from app.ui.boundary import Boundary
+from app.ui.desk import Desk, Visitor
 from app.ui.recordings import read_trace
 from app.ui.session import Session
+from app.ui.stops import Stops
 from app.ui.sweep_view import (
     elsewhere_html,
     error_html,
@@ -26,25 +29,28 @@ from app.ui.sweep_view import (
     waiting_html,
     what_if_html,
 )
+from app.ui.visitors import visitor_of
 
 SECONDS_BETWEEN_UPDATES = 0.2
 OWN, EACH, ALL = "own", "each", "all"
+_SWEEP = "sweep"
+"""The one run of a visitor's that has no id of its own."""
 
 Shown = tuple[Any, Any, Any, Any]
 """Progress, words, figures, projection."""
 
 
-def build(session: Session | None, line: Line, prompt: str, examples: Sequence[dict[str, str]], plotly: str) -> None:
+def build(session: Session | None, desk: Desk, prompt: str, examples: Sequence[dict[str, str]], plotly: str) -> None:
     """Put the tab's components into the Blocks context it is called in.
 
     session None: recorded runs only. plotly: the address of Plotly's script.
     """
     if session is not None:
-        _sweep_part(session, line, prompt, examples, plotly)
-    _what_if_part()
+        _sweep_part(session, desk, prompt, examples, plotly)
+    _what_if_part(Boundary(desk))
 
 
-def _sweep_part(session: Session, line: Line, prompt: str, examples: Sequence[dict[str, str]], plotly: str) -> None:
+def _sweep_part(session: Session, desk: Desk, prompt: str, examples: Sequence[dict[str, str]], plotly: str) -> None:
     known = range(MIN_K, min(MAX_K, session.max_k) + 1) if session.windows is None else session.windows
     ks_known = [k for k in known if k >= MIN_K]
     which = [("these", OWN)]
@@ -89,9 +95,9 @@ def _sweep_part(session: Session, line: Line, prompt: str, examples: Sequence[di
                 plotly=plotly,
             )
             projection = gr.HTML("", apply_default_css=False, elem_id="tune-elsewhere", container=False)
-    stops: dict[str, threading.Event] = {}
+    stops = Stops()
 
-    def sweep_prompts(
+    async def sweep_prompts(
         source: str,
         prompts: str,
         ks: list[str],
@@ -99,28 +105,28 @@ def _sweep_part(session: Session, line: Line, prompt: str, examples: Sequence[di
         temperature: float,
         repeats: float,
         visitor: gr.Request,
-    ) -> Iterator[Shown]:
+    ) -> AsyncGenerator[Shown, None]:
         # A second Sweep of the same visitor stops the first.
-        if (before := stops.get(str(visitor.session_hash))) is not None:
-            before.set()
-        stopped = stops[str(visitor.session_hash)] = threading.Event()
+        owner = str(visitor.session_hash)
+        stops.stop(owner, _SWEEP, keep=False)
         chosen = _prompts(source, prompts, examples)
-        request = Request(
-            max_tokens=int(max_tokens),
-            sampling=Sampling(temperature=float(temperature)),
-            drafter=session.drafters[0],
-        )
-        try:
-            yield from _updates(
-                lambda: sweep(session, request, chosen, [int(k) for k in ks], int(repeats)), line, stopped
-            )
-        finally:
-            if stops.get(str(visitor.session_hash)) is stopped:
-                del stops[str(visitor.session_hash)]
 
-    def stop_sweep(visitor: gr.Request) -> None:
-        if (stopped := stops.get(str(visitor.session_hash))) is not None:
-            stopped.set()
+        def start(stop: asyncio.Event) -> Generator[Step, None, None]:
+            request = Request(
+                max_tokens=int(max_tokens),
+                sampling=Sampling(temperature=float(temperature)),
+                drafter=session.drafters[0],
+            )
+            runner = _Runner(session, desk, stop)
+            return sweep(runner, desk.limits.checked(request), chosen, [int(k) for k in ks], int(repeats))
+
+        with stops.run(owner, _SWEEP) as stop:
+            async with aclosing(updates(start, desk, visitor_of(visitor), stop)) as shown:
+                async for each in shown:
+                    yield each
+
+    async def stop_sweep(visitor: gr.Request) -> None:
+        stops.stop(str(visitor.session_hash), _SWEEP, keep=False)
 
     start.click(
         sweep_prompts,
@@ -144,26 +150,51 @@ def _prompts(source: str, own: str, examples: Sequence[dict[str, str]]) -> list[
     return list(first.values())
 
 
-def _updates(start: Callable[[], Generator[Step, None, None]], line: Line, stopped: threading.Event) -> Iterator[Shown]:
+@dataclass(frozen=True, slots=True)
+class _Runner:
+    """The session as a sweep runs it: each run within the page's limits, and counted."""
+
+    session: Session
+    desk: Desk
+    stop: asyncio.Event
+
+    @property
+    def windows(self) -> tuple[int, ...] | None:
+        return self.session.windows
+
+    def run(self, request: Request) -> Generator[Event, None, None]:
+        return self.desk.events(lambda: self.session.run(request, stopped=self.stop.is_set), self.stop)
+
+
+async def updates(
+    start: Callable[[asyncio.Event], Generator[Step, None, None]], desk: Desk, visitor: Visitor, stop: asyncio.Event
+) -> AsyncGenerator[Shown, None]:
     """What the outputs show while a sweep goes on; all is drawn anew only when a run has ended."""
     same = gr.skip()
-    with line.ticket() as ahead:
-        told = 0
-        while (before_me := ahead(0.0 if not told else 0.3)) and not stopped.is_set():
-            yield waiting_html(before_me), same, same, same
-            told = before_me
-        try:
-            with closing(start()) as steps:
-                yield from _drawn(steps, stopped)
-        except PlaygroundError as error:
-            yield error_html(str(error)), same, same, same
+
+    def drawn() -> Generator[Shown, None, None]:
+        with closing(start(stop)) as steps:
+            yield from _drawn(steps, stop)
+
+    try:
+        async with desk.ticket(visitor, stop) as ticket:
+            async for place in desk.line.places(ticket, stop):
+                yield same if place is None else waiting_html(place.ahead, place.seconds), same, same, same
+            if stop.is_set():
+                yield error_html("Stopped before its turn came."), same, same, same
+                return
+            async with aclosing(desk.line.pumped(drawn)) as pumped:
+                async for shown in pumped:
+                    yield shown
+    except Exception as error:
+        yield error_html(desk.sentence(error)), same, same, same
 
 
-def _drawn(steps: Iterator[Step], stopped: threading.Event) -> Iterator[Shown]:
+def _drawn(steps: Iterator[Step], stop: asyncio.Event) -> Iterator[Shown]:
     same = gr.skip()
     done, due = -1, 0.0
     for step in steps:
-        if stopped.is_set():
+        if stop.is_set():
             yield progress_html(step, stopped=True), same, same, same
             return
         if step.done != done:
@@ -178,7 +209,7 @@ def _drawn(steps: Iterator[Step], stopped: threading.Event) -> Iterator[Shown]:
             due = time.perf_counter() + SECONDS_BETWEEN_UPDATES
 
 
-def _what_if_part() -> None:
+def _what_if_part(boundary: Boundary) -> None:
     gr.HTML(
         '<section class="pg tune"><h4>What if, from a single run</h4><p class="fine">A recorded run tells what a smaller '
         "window would have kept of the same text, with no further run. Judged from the run shown in the Playground.</p>"
@@ -190,7 +221,7 @@ def _what_if_part() -> None:
     ask = gr.Button("Judge the run in the Playground", elem_id="what-if", min_width=240)
     answer = gr.HTML("", apply_default_css=False, elem_id="what-if-answer", container=False)
     ask.click(
-        judged,
+        boundary.shown(judged, error_html),
         jsonl,
         answer,
         js="() => [window.Playground.store.run.lines.length ? window.Playground.store.run.jsonl : '']",
@@ -201,13 +232,10 @@ def _what_if_part() -> None:
 
 
 def judged(jsonl: str) -> str:
-    """The what-if of a trace as the browser holds it; a fault becomes a sentence."""
-    try:
-        if not jsonl.strip():
-            raise RequestError("There is no run in the Playground yet; press Run there first.")
-        return what_if_html(read_trace(jsonl))
-    except PlaygroundError as error:
-        return error_html(str(error))
+    """The what-if of a trace as the browser holds it. Raises PlaygroundError."""
+    if not jsonl.strip():
+        raise RequestError("There is no run in the Playground yet; press Run there first.")
+    return what_if_html(read_trace(jsonl))
 
 
 _EMPTY = (

@@ -20,7 +20,7 @@
         this.verdict =
         this.analysis =
           null;
-      this.waiting = 0;
+      this.waiting = this.waitSeconds = 0;
       this.error = "";
       this.agreed = 0;
       this.diverged = null;
@@ -32,6 +32,7 @@
 
     add(item) {
       this.waiting = item.waiting ?? 0;
+      this.waitSeconds = item.seconds ?? 0;
       if (item.error) this.error = item.error;
       if (!item.line) return;
       this.lines.push(item.line);

@@ -11,7 +11,9 @@ from app.backends.toy import toy_pair
 from app.engine.pair import Pair
 from app.engine.session import Session
 from app.record.trace import Trace
+from app.ui.desk import Desk
 from app.ui.page import build_page, launch_options
+from app.ui.readers import Readers
 
 EXAMPLES = [{"category": "chat", "prompt": "Say hello."}, {"category": "list", "prompt": "Name three rivers."}]
 
@@ -29,8 +31,10 @@ def served(session: Session | None, replay: Trace | None = None) -> Iterator[str
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    page = build_page(session, EXAMPLES, replay)
-    page.launch(server_name="127.0.0.1", server_port=port, prevent_thread_lock=True, quiet=True, **launch_options())
+    desk = Desk(readers=Readers())
+    page = build_page(session, EXAMPLES, replay, desk=desk)
+    options = launch_options(session, desk)
+    page.launch(server_name="127.0.0.1", server_port=port, prevent_thread_lock=True, quiet=True, **options)
     try:
         yield f"http://127.0.0.1:{port}"
     finally:

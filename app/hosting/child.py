@@ -1,0 +1,102 @@
+"""An engine's process: `python -m app.hosting.child SOCKET LIFELINE` (inherited descriptors), started by `app.hosting.process`.
+
+It is told a recipe, then what to do, one message a line: run, switch. A run's answer is the trace's own lines; after each of
+them the engine waits until it is asked for the next, as a generator does, so that nothing the page does overlaps a pass.
+"""
+
+from __future__ import annotations
+
+import gc
+import logging
+import os
+import resource
+import signal
+import socket
+import sys
+import threading
+from contextlib import closing, suppress
+from pathlib import Path
+from typing import Any
+
+from app.errors import PlaygroundError
+from app.hosting import description
+from app.hosting.channel import Channel
+from app.hosting.recipe import Recipe
+from app.record import trace
+from app.record.trace import RunFinished
+
+NEXT, STOP = '{"do":"next"}', '{"do":"stop"}'
+
+
+def main(arguments: list[str]) -> int:
+    descriptor, lifeline = map(int, arguments)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C is the page's, which ends this process
+    threading.Thread(target=_end_with, args=(lifeline,), daemon=True).start()
+    with suppress(OSError):  # where memory runs out, this process goes and the page stays
+        Path("/proc/self/oom_score_adj").write_text("900", encoding="ascii")
+    channel = Channel(socket.socket(fileno=descriptor))
+    with suppress(EOFError):
+        serve(channel)
+    return 0
+
+
+def serve(channel: Channel) -> None:
+    """Answer until the other end is gone."""
+    start = channel.message()
+    if start["memory"] is not None and hasattr(resource, "RLIMIT_DATA"):
+        resource.setrlimit(resource.RLIMIT_DATA, (start["memory"], start["memory"]))
+    try:
+        session = Recipe(start["factory"], start["arguments"]).make(start["chosen"])
+    except PlaygroundError as error:
+        channel.say({"fault": type(error).__name__, "sentence": str(error)})
+        return
+    gc.collect()
+    gc.freeze()
+    channel.say({"description": description.to_dict(description.of(session))})
+    while True:
+        message = channel.message()
+        if message["do"] == "run":
+            _run(channel, session, message)
+        elif message["do"] == "switch":
+            _switch(channel, session, message["name"])
+
+
+def _run(channel: Channel, session: Any, message: dict[str, Any]) -> None:
+    try:
+        with closing(session.run(trace.request(message["request"]))) as events:
+            for event in events:
+                channel.send(trace.dumps(event))
+                if not isinstance(event, RunFinished) and channel.line() == STOP:
+                    break
+    except PlaygroundError as error:
+        channel.say({"fault": type(error).__name__, "sentence": str(error)})
+    except EOFError:
+        raise
+    except BaseException as error:  # SystemExit and KeyboardInterrupt too: an acceptor is anybody's code
+        logging.getLogger(__name__).warning("a run ended by %r", error)
+        sentence = (
+            f"The run was ended from within by {type(error).__name__}, which an acceptor may have raised; "
+            "choose another acceptor, or mend it."
+        )
+        channel.send(trace.dumps(RunFinished("error", sentence)))
+    channel.say({"over": True})
+
+
+def _switch(channel: Channel, session: Any, name: str) -> None:
+    fault: dict[str, Any] = {}
+    try:
+        session.switch(name)
+    except PlaygroundError as error:
+        fault = {"fault": type(error).__name__, "sentence": str(error)}
+    channel.say({**fault, "description": description.to_dict(description.of(session))})
+
+
+def _end_with(lifeline: int) -> None:
+    """End this process, whatever it is doing, when the one that started it is gone."""
+    os.read(lifeline, 1)
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.WARNING)
+    raise SystemExit(main(sys.argv[1:]))

@@ -1,0 +1,270 @@
+"""The guard before everything: which hosts, origins, routes and bodies get in, and the headers that go out. ASGI, no gradio here."""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import logging
+import socket
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from urllib.parse import parse_qs, urlsplit
+
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from app.ui import routes
+from app.ui.desk import Desk
+from app.ui.logins import Logins
+
+_LOG = logging.getLogger(__name__)
+LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
+WILDCARDS = ("0.0.0.0", "::", "")
+LOGGED = 120
+"""Characters of a fault that are logged: what was sent may be part of it."""
+LARGE_AT_ONCE = 2
+"""Bodies of more than `routes.BODY` that are taken in at once."""
+HEADERS = {
+    "x-content-type-options": "nosniff",
+    "x-frame-options": "DENY",
+    "referrer-policy": "same-origin",
+    "cross-origin-opener-policy": "same-origin",
+    "cross-origin-resource-policy": "same-origin",
+    "permissions-policy": "camera=(), microphone=(), geolocation=(), payment=(), usb=()",
+    # Gradio's page has scripts and styles in its document, and makes functions of texts; all of it comes from here.
+    "content-security-policy": "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; "
+    "style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; font-src 'self' data:; connect-src 'self'; "
+    "media-src 'self' data: blob:; worker-src 'self' blob:; object-src 'none'; base-uri 'self'; form-action 'self'; "
+    "frame-ancestors 'none'",
+}
+
+
+class RefusalError(Exception):
+    """A request that is turned away: its status and its sentence."""
+
+    def __init__(self, status: int, sentence: str) -> None:
+        super().__init__(sentence)
+        self.status = status
+
+
+def allowed_hosts(host: str, more: tuple[str, ...] = ()) -> frozenset[str]:
+    """The names a server that listens on `host` answers to; on every address, this machine's name too."""
+    own = {socket.gethostname().lower()} if host in WILDCARDS else {host.lower()}
+    return LOOPBACK | own | {name.lower() for name in more}
+
+
+class Guard:
+    """ASGI middleware."""
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        desk: Desk,
+        hosts: frozenset[str] = LOOPBACK,
+        any_address: bool = False,
+        files: frozenset[str] = frozenset(),
+        health: Callable[[], dict[str, object]] = dict,
+        login: bool = False,
+    ) -> None:
+        """any_address: hosts written as IP addresses are let in, which no foreign name can turn into. files: paths that may be
+        served. health: what `GET /healthz` says. login: one is asked for, so figures are for this machine alone."""
+        self._app, self._desk, self._hosts, self._any_address = app, desk, hosts, any_address
+        self._files, self._health, self._login = files, health, login
+        self._large = 0
+        self._logins = Logins()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self._app(scope, receive, send)
+        elif scope["type"] == "http":
+            await self._http(scope, receive, send)
+        else:
+            await send({"type": "websocket.close", "code": 1008})
+
+    async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
+        begun = False
+
+        async def sending(message: Message) -> None:
+            nonlocal begun
+            if message["type"] == "http.response.start":
+                begun = True
+                if message["status"] >= 500 and scope["method"] == "POST":
+                    # Gradio's word for whatever a caller sent that it, or a function, refuses.
+                    message = {**message, "status": 400}
+                message = {**message, "headers": [*_without(message.get("headers", [])), *_HEADERS]}
+            await send(message)
+
+        try:
+            await self._admitted(scope, receive, sending)
+        except RefusalError as refusal:
+            self._desk.figures.refused.labels("guard").inc()
+            if not begun:
+                await _answer(sending, refusal.status, {"detail": str(refusal)})
+        except Exception as error:
+            told = f"{type(error).__name__}: {error}"[:LOGGED]
+            _LOG.warning("a request could not be served: %s %r: %s", scope["method"], scope["path"][:LOGGED], told)
+            if not begun:
+                await _answer(sending, 400, {"detail": "The playground cannot make sense of this request."})
+
+    async def _admitted(self, scope: Scope, receive: Receive, send: Send) -> None:
+        headers = Headers(scope=scope)
+        host = self._check_host(headers)
+        method, path = scope["method"], scope["path"]
+        route = routes.route(path, self._files)
+        if route is None:
+            raise RefusalError(404, "There is nothing here.")
+        if method not in route.methods:
+            raise RefusalError(405, f"{method} is not for this address.")
+        if method == "POST":
+            self._check_origin(headers, host)
+            self._check_kind(headers, route)
+        if path == "/healthz":
+            await _answer(send, 200, self._health())
+            return
+        if path == "/metrics":
+            await self._figures(scope, headers, send)
+            return
+        scope = {**scope, "headers": [pair for pair in scope["headers"] if self._forwarded(*pair)]}
+        with self._reading(scope):
+            if path.rstrip("/") == "/login":
+                await self._logins.tried(_address(scope), lambda told: self._app(scope, receive, told), send)
+            elif method == "POST":
+                await self._bounded(scope, headers, route.body, receive, send)
+            else:
+                await self._app(scope, receive, send)
+
+    def _check_host(self, headers: Headers) -> str:
+        """The host without its port."""
+        names = headers.getlist("host")
+        name = _host(names[0]) if len(names) == 1 else None
+        if name is None or not (name in self._hosts or (self._any_address and _is_address(name))):
+            raise RefusalError(421, "This playground does not answer to that name; --allow-host NAME lets it in.")
+        return name
+
+    def _check_origin(self, headers: Headers, host: str) -> None:
+        origin = headers.get("origin")
+        if origin is None:
+            # Programs send none; browsers say where a request comes from.
+            if headers.get("sec-fetch-site", "none") not in ("none", "same-origin"):
+                raise RefusalError(403, "Another site's page cannot use this playground.")
+            return
+        parts = urlsplit(origin)
+        own = headers["host"].lower()
+        default = {"http": ":80", "https": ":443"}.get(parts.scheme, "")
+        if parts.scheme not in ("http", "https") or parts.netloc.lower() not in (own, own.removesuffix(default)):
+            raise RefusalError(403, "Another site's page cannot use this playground.")
+
+    def _check_kind(self, headers: Headers, route: routes.Route) -> None:
+        kind = headers.get("content-type", "").partition(";")[0].strip().lower()
+        if kind not in route.kinds:
+            raise RefusalError(415, f"This address takes {' or '.join(route.kinds)}.")
+
+    def _forwarded(self, name: bytes, value: bytes) -> bool:
+        """Whether a header may go on: what a proxy says of the host decides which address the page is told to use."""
+        if name == b"x-forwarded-host":
+            return _host(value.decode("latin-1")) in self._hosts
+        if name == b"x-forwarded-proto":
+            return value in (b"http", b"https")
+        return not (name.startswith(b"x-forwarded-") or name in (b"forwarded", b"x-gradio-server", b"x-direct-url"))
+
+    def _reading(self, scope: Scope) -> AbstractContextManager[None]:
+        """Told to the readers: whose stream this is, where it is one."""
+        readers = self._desk.readers
+        if readers is None or scope["method"] != "GET":
+            return nullcontext()
+        if scope["path"].rstrip("/") == routes.PAGE_STREAM:
+            session = parse_qs(scope["query_string"].decode("latin-1")).get("session_hash", [""])[0]
+            return readers.reading(session)
+        if match := routes.STREAM.fullmatch(scope["path"]):
+            return readers.reading(match[1])
+        return nullcontext()
+
+    async def _bounded(self, scope: Scope, headers: Headers, limit: int, receive: Receive, send: Send) -> None:
+        """Pass the request on, and not more of its body than `limit` bytes."""
+        length = headers.get("content-length", "")
+        declared = int(length) if length.isdecimal() and len(length) < 16 else limit + 1 if length else 0
+        if declared > limit:
+            raise RefusalError(413, f"This is larger than {_megabytes(limit)}; send less.")
+        if declared > routes.BODY or not length:
+            if self._large >= LARGE_AT_ONCE:
+                raise RefusalError(503, "Others are sending traces right now; try again in a moment.")
+            self._large += 1
+            try:
+                await self._counted(scope, limit, receive, send)
+            finally:
+                self._large -= 1
+        else:
+            await self._counted(scope, declared, receive, send)
+
+    async def _counted(self, scope: Scope, limit: int, receive: Receive, send: Send) -> None:
+        taken, begun = 0, False
+
+        async def counting() -> Message:
+            nonlocal taken
+            message = await receive()
+            taken += len(message.get("body", b""))
+            # Whatever reads the body makes of it what it likes; the answer is ours.
+            return message if taken <= limit else {"type": "http.disconnect"}
+
+        async def sending(message: Message) -> None:
+            nonlocal begun
+            if taken <= limit or begun:
+                begun = True
+                await send(message)
+
+        try:
+            await self._app(scope, counting, sending)
+        except Exception:
+            if taken <= limit or begun:
+                raise
+        if taken > limit and not begun:
+            raise RefusalError(413, f"This is larger than {_megabytes(limit)}; send less.")
+
+    async def _figures(self, scope: Scope, headers: Headers, send: Send) -> None:
+        local = _address(scope) in LOOPBACK and "x-forwarded-for" not in headers
+        if self._login and not local:
+            raise RefusalError(403, "These figures are for the machine the playground runs on.")
+        await _answer(send, 200, self._desk.figures.text(), b"text/plain; version=0.0.4; charset=utf-8")
+
+
+async def _answer(send: Send, status: int, content: object, kind: bytes = b"application/json") -> None:
+    body = content if isinstance(content, bytes) else json.dumps(content).encode()
+    head = [(b"content-type", kind), (b"content-length", str(len(body)).encode())]
+    await send({"type": "http.response.start", "status": status, "headers": head})
+    await send({"type": "http.response.body", "body": body})
+
+
+_HEADERS = [(name.encode(), value.encode()) for name, value in HEADERS.items()]
+
+
+def _without(headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    return [pair for pair in headers if pair[0].decode("latin-1").lower() not in HEADERS]
+
+
+def _host(value: str) -> str | None:
+    """The name in a Host header, None where it is none."""
+    try:
+        parts = urlsplit(f"//{value}")
+        port = parts.port
+    except ValueError:
+        return None
+    if port == 0 or parts.path or parts.query or parts.fragment or parts.username is not None:
+        return None
+    return parts.hostname
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
+
+
+def _address(scope: Scope) -> str:
+    client = scope.get("client")
+    return str(client[0]) if client else ""
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 2**20:g} MB"

@@ -1,0 +1,56 @@
+"""Whether anybody reads what a run says: the guard tells which streams are open, a run asks. No gradio here."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+
+PATIENCE = 10.0
+"""Seconds without a reader after which a run is given up: a page that reloads or loses its network is back by then."""
+LOOK = 0.5
+
+
+class Readers:
+    """Open streams by session (for a program's call, the id of its event)."""
+
+    def __init__(self) -> None:
+        self._open: Counter[str] = Counter()
+
+    @contextmanager
+    def reading(self, session: str) -> Iterator[None]:
+        """While a stream of the session is open."""
+        self._open[session] += 1
+        try:
+            yield
+        finally:
+            self._open[session] -= 1
+            if not self._open[session]:
+                del self._open[session]
+
+    @asynccontextmanager
+    async def watched(
+        self, streams: tuple[str, ...], stop: asyncio.Event, patience: float = PATIENCE
+    ) -> AsyncIterator[None]:
+        """Set `stop` once nobody has read for so many seconds (None: PATIENCE). no streams: nothing is
+        told of them."""
+        if not streams:
+            yield
+            return
+        watch = asyncio.ensure_future(self._watch(streams, stop, PATIENCE if patience is None else patience))
+        try:
+            yield
+        finally:
+            watch.cancel()
+
+    async def _watch(self, streams: tuple[str, ...], stop: asyncio.Event, patience: float) -> None:
+        read = time.monotonic()
+        while True:
+            if any(stream in self._open for stream in streams):
+                read = time.monotonic()
+            elif time.monotonic() - read >= patience:
+                stop.set()
+                return
+            await asyncio.sleep(min(LOOK, patience / 4))

@@ -1,0 +1,112 @@
+"""Recipes of toy engines, for engines in processes of their own; and acceptors that do what users' code may do."""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+import os
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from app.acceptance import Verdict
+from app.backends.toy import toy_pair
+from app.engine.pair import Pair
+from app.engine.session import Session
+from app.hosting.recipe import Recipe
+
+
+def recipe(acceptor: str | None = None, pairs: int = 1, **options: Any) -> Recipe:
+    """acceptor: the name of a class below. pairs: how many toy pairs are listed. options: of `toy_pair`."""
+    return Recipe("tests.support.toy_engine:session", {"acceptor": acceptor, "pairs": pairs, "options": options})
+
+
+def session(acceptor: str | None, pairs: int, options: dict[str, Any], chosen: str | None = None) -> Session:
+    from app.engine.custom_acceptor import load_custom
+
+    custom = None if acceptor is None else load_custom(f"tests.support.toy_engine:{acceptor}")
+    listed = {} if pairs == 1 else {f"toy {number}": _Listed(f"toy {number}", options) for number in range(pairs)}
+    return Session(_pair(chosen or "toy 0", options), custom, listed, chosen)
+
+
+def _pair(name: str, options: dict[str, Any]) -> Pair:
+    target, draft, tokenizer = toy_pair(**{"vocab_size": 259, **options})
+    return Pair(name, "toy", target, draft, tokenizer, stays="It stays." if name == "toy 2" else "")
+
+
+class _Listed:
+    stays = ""
+
+    def __init__(self, name: str, options: dict[str, Any]) -> None:
+        self._name, self._options = name, options
+
+    def prepare(self, freed: int = 0) -> Callable[[], Pair]:
+        if self._name == "toy 3":
+            os._exit(3)
+        return lambda: _pair(self._name, self._options)
+
+
+class _Faulty:
+    """An acceptor that keeps everything until its third round."""
+
+    lossless = False
+
+    def __init__(self) -> None:
+        self._rounds = 0
+
+    def __call__(self, draft_ids: Any, draft_probs: Any, target_probs: Any, noise: Any) -> Verdict:
+        self._rounds += 1
+        if self._rounds == 3:
+            self.fail()
+        return Verdict(len(draft_ids), int(np.argmax(target_probs[-1])))
+
+    def fail(self) -> None:
+        raise NotImplementedError
+
+
+class Crashing(_Faulty):
+    """Crashes the process."""
+
+    def fail(self) -> None:
+        ctypes.string_at(0)
+
+
+class Leaving(_Faulty):
+    """Raises SystemExit."""
+
+    def fail(self) -> None:
+        raise SystemExit(3)
+
+
+class Interrupting(_Faulty):
+    """Raises KeyboardInterrupt."""
+
+    def fail(self) -> None:
+        raise KeyboardInterrupt
+
+
+class Hanging(_Faulty):
+    """Never returns."""
+
+    def fail(self) -> None:
+        while True:
+            time.sleep(0.01)
+
+
+class Greedy(_Faulty):
+    """Takes all the memory there is."""
+
+    def fail(self) -> None:
+        np.empty(5 * 10**9)  # 40 GB, none of which is touched
+
+
+class Sharing(_Faulty):
+    """Takes memory that no limit of the process counts, little by little: 2 GB of it, where nothing ends it."""
+
+    def fail(self) -> None:
+        held = mmap.mmap(-1, 2 * 10**9)
+        for start in range(0, len(held), 1 << 20):
+            held[start : start + (1 << 20)] = bytes(1 << 20)
+            time.sleep(0.001)

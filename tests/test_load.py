@@ -1,0 +1,150 @@
+"""Many at once, on a page that is served: nobody is lost without a sentence, and the page answers throughout."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import json
+import random
+import threading
+from collections import Counter
+from typing import Any
+
+import httpx
+import pytest
+
+from app.record import trace
+from app.record.trace import RunFinished
+from app.ui import readers
+from app.ui.line import LENGTH
+from tests.support.pages import served, toy_session
+
+
+def run_values(max_tokens: int, prompt: str = "Hi") -> list[Any]:
+    return [prompt, 3, max_tokens, 0, 1, 0, 0, "rejection", "draft", "both", "", True]
+
+
+def client(address: str) -> httpx.AsyncClient:
+    limits = httpx.Limits(max_connections=None, max_keepalive_connections=0)
+    return httpx.AsyncClient(base_url=address, timeout=300, limits=limits, trust_env=False)
+
+
+async def called(http: httpx.AsyncClient, max_tokens: int, session: str | None = None) -> str:
+    """The id of a run that was asked for."""
+    asked = {"data": run_values(max_tokens), "session_hash": session}
+    answer = await http.post("/gradio_api/call/run", json=asked)
+    assert answer.status_code == 200, answer.text
+    return str(answer.json()["event_id"])
+
+
+async def told(http: httpx.AsyncClient, event: str) -> str:
+    """How a run that was asked for ended: what its last event says, or the sentence it was refused with."""
+    last = ""
+    async with http.stream("GET", f"/gradio_api/call/run/{event}") as stream:
+        kind = ""
+        async for line in stream.aiter_lines():
+            if line.startswith("event: "):
+                kind = line.removeprefix("event: ")
+            elif line.startswith("data: ") and kind == "generating":
+                (last,) = json.loads(line.removeprefix("data: "))
+            elif line.startswith("data: ") and kind == "error":
+                return str(json.loads(line.removeprefix("data: "))["error"])
+    finished = trace.loads(last)
+    assert isinstance(finished, RunFinished)
+    return finished.reason
+
+
+async def health(http: httpx.AsyncClient) -> dict[str, Any]:
+    answer = await http.get("/healthz")
+    return dict(answer.json())
+
+
+async def until_idle(http: httpx.AsyncClient) -> None:
+    while (state := await health(http))["running"] or state["waiting"]:
+        await asyncio.sleep(0.05)
+
+
+def test_sixty_direct_posts_during_a_run_stop_nobody() -> None:
+    async def scenario(address: str) -> None:
+        async with client(address) as http:
+            running = await called(http, 200)
+            reading = asyncio.ensure_future(told(http, running))
+            posts = [
+                asyncio.ensure_future(http.post("/gradio_api/run/run", json={"data": run_values(8)})) for _ in range(60)
+            ]
+            assert (await http.get("/config")).status_code == 200, "the page answers while all of them wait"
+            assert await reading == "length"
+            answers = [await post for post in posts]
+            served_, refused = [[each for each in answers if (each.status_code == 200) is ok] for ok in (True, False)]
+            assert served_
+            assert all("under way or waiting; let one end" in each.json()["error"] for each in refused)
+            await until_idle(http)
+            assert await told(http, await called(http, 8)) == "length"
+
+    with served(toy_session(delay=0.002)) as address:
+        asyncio.run(scenario(address))
+
+
+def test_two_hundred_clients_are_all_served() -> None:
+    async def scenario(address: str) -> None:
+        async with client(address) as http:
+            threads = threading.active_count()
+
+            async def one(number: int) -> str:
+                return await told(http, await called(http, 8, f"client{number}"))
+
+            reading = [asyncio.ensure_future(one(number)) for number in range(200)]
+            while (await health(http))["waiting"] < 100:
+                await asyncio.sleep(0.05)
+            assert (await http.get("/config")).status_code == 200
+            assert threading.active_count() - threads < 45, "who waits holds no thread"
+            assert Counter([await each for each in reading]) == {"length": 200}
+            await until_idle(http)
+
+    assert LENGTH > 200
+    with served(toy_session()) as address:
+        asyncio.run(scenario(address))
+
+
+def test_runs_that_nobody_reads_are_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(readers, "PATIENCE", 0.5)
+
+    async def scenario(address: str) -> None:
+        async with client(address) as http:
+            for number in range(30):
+                await called(http, 240, f"orphan{number}")
+            assert await told(http, await called(http, 8, "visitor")) == "length"
+            await until_idle(http)
+            figures = (await http.get("/metrics")).text
+            assert 'playground_runs_total{reason="length"} 1.0' in figures, "none of them ran to its end"
+
+    with served(toy_session(delay=0.05)) as address:
+        asyncio.run(scenario(address))
+
+
+def test_hundreds_of_runs_with_random_ends_leave_nothing_behind() -> None:
+    chance = random.Random(3)
+
+    async def one(http: httpx.AsyncClient, number: int) -> None:
+        event = await called(http, 8, f"visitor{number}")
+        if chance.random() < 0.4:
+            async with http.stream("GET", f"/gradio_api/call/run/{event}") as stream:
+                async for _ in stream.aiter_lines():
+                    if chance.random() < 0.5:
+                        return  # the connection goes with it
+        else:
+            assert await told(http, event) == "length"
+
+    async def scenario(address: str) -> list[int]:
+        kept = []
+        async with client(address) as http:
+            for start in range(0, 300, 30):
+                await asyncio.gather(*[one(http, start + number) for number in range(30)])
+                await until_idle(http)
+                gc.collect()
+                kept.append(sum(str(type(each).__module__).startswith("app.") for each in gc.get_objects()))
+        return kept
+
+    with served(toy_session()) as address:
+        kept = asyncio.run(scenario(address))
+    assert kept[-1] < 1.02 * kept[2], kept
