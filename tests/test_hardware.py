@@ -136,6 +136,8 @@ def test_small_uses_are_in_megabytes() -> None:
 
 
 def test_what_no_core_is_told_to_hold_is_shown() -> None:
+    on_trainium2 = MemoryReading(10**9, (CoreUse(0, tensors=10**9),), on_device=True)
+    assert "of 25.8 GB" in text(plan_view.memory_html(on_trainium2, INSTANCES["trn2.48xlarge"].core_bytes))
     total_alone = text(plan_view.memory_html(MemoryReading(7 * 10**9, on_device=True)))
     assert "7.0 GB, 7.0 GB of it not told core by core" in total_alone
     assert "Device memory" in total_alone

@@ -200,3 +200,11 @@ def instance_named(name: str) -> Instance:
     if generation and generation.group() in OTHER_GENERATIONS:
         return Instance(name, 0, (), libraries=())
     raise RequestError(f"There is no Neuron instance {name!r} here; use one of {', '.join(INSTANCES)}.")
+
+
+def product_name() -> str:
+    """This machine's instance type, as EC2 tells it to the kernel; empty elsewhere."""
+    try:
+        return Path("/sys/devices/virtual/dmi/id/product_name").read_text(encoding="ascii").strip().lower()
+    except (OSError, ValueError):
+        return ""

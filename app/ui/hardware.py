@@ -8,7 +8,7 @@ from typing import Any
 import gradio as gr
 
 from app.errors import PlaygroundError
-from app.neuron.catalogue import INSTANCES, LIBRARIES, MODELS, Instance
+from app.neuron.catalogue import CORE_BYTES, INSTANCES, LIBRARIES, MODELS, Instance, product_name
 from app.neuron.memory import DTYPE_BYTES
 from app.neuron.monitor import MemoryMonitor
 from app.neuron.plan import plan
@@ -99,8 +99,11 @@ def planned(
 
 
 def _reader(monitor: MemoryMonitor) -> Callable[[], str]:
+    here = INSTANCES.get(product_name())
+    capacity = CORE_BYTES if here is None else here.core_bytes
+
     def read() -> str:
-        return memory_html(monitor.read())
+        return memory_html(monitor.read(), capacity)
 
     return read
 
@@ -115,8 +118,6 @@ def _degree_choices(first: str) -> list[str | int]:
 
 
 def _instance_label(instance: Instance) -> str:
-    if not instance.num_cores:
-        return f"{instance.name} · not supported"
     return f"{instance.name} · {instance.num_cores} cores, {instance.device_gib} GiB"
 
 

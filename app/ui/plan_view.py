@@ -44,8 +44,8 @@ def error_html(message: str) -> str:
     return f'<section class="pg hw" aria-live="polite"><p class="verdict no">{html.escape(message)}</p></section>'
 
 
-def memory_html(reading: MemoryReading) -> str:
-    """Live memory: per core on a Neuron machine, the process's elsewhere, and why."""
+def memory_html(reading: MemoryReading, capacity: int = CORE_BYTES) -> str:
+    """Live memory: per core, which has `capacity` bytes, on a Neuron machine; the process's elsewhere, and why."""
     if not reading.on_device:
         return (
             '<section class="pg hw live"><h4>Memory of this process</h4>'
@@ -56,20 +56,22 @@ def memory_html(reading: MemoryReading) -> str:
     rest = f", {_size(reading.unattributed)} of it not told core by core" if reading.unattributed else ""
     return (
         '<section class="pg hw live"><h4>Device memory of this process, live</h4>'
-        f'<p><span class="figure">{_size(reading.total)}</span>{cores}{rest}</p>' + _live_bars(reading) + "</section>"
+        f'<p><span class="figure">{_size(reading.total)}</span>{cores}{rest}</p>'
+        + _live_bars(reading, capacity)
+        + "</section>"
     )
 
 
-def _live_bars(reading: MemoryReading) -> str:
+def _live_bars(reading: MemoryReading, capacity: int) -> str:
     if not reading.cores:
         return ""
     fullest = max(reading.cores, key=lambda use: use.total)
     columns = [(str(use.core), _purposes(use)) for use in reading.cores]
     label = (
         f"This process holds {_size(reading.total)} on {len(reading.cores)} NeuronCores; the fullest, core {fullest.core}, "
-        f"{_size(fullest.total)} of {_size(CORE_BYTES)}."
+        f"{_size(fullest.total)} of {_size(capacity)}."
     )
-    return _bars(columns, _purposes(fullest), f"core {fullest.core}, the fullest", label)
+    return _bars(columns, _purposes(fullest), f"core {fullest.core}, the fullest", label, capacity)
 
 
 def _verdict(plan: Plan) -> str:

@@ -37,7 +37,7 @@ def runtime(monkeypatch: pytest.MonkeyPatch, library: str) -> Runtime:
         return VERSIONS[library][package]
 
     monkeypatch.setattr(machine, "_claimed_cores", None)
-    monkeypatch.setattr(machine, "_product_name", lambda: "")
+    monkeypatch.setattr(machine, "product_name", lambda: "")
     monkeypatch.setattr(metadata, "version", version)
     return nxd_fake.install(monkeypatch) if library == NXD_INFERENCE else neuron_fake.install(monkeypatch)
 

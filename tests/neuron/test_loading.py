@@ -49,7 +49,7 @@ def test_nxd_inference_compiles_the_largest_window_beside_a_step(pair: Load, run
 
 @ON_NXD_INFERENCE
 def test_nxd_inference_runs_on_trainium2(pair: Load, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(machine, "_product_name", lambda: "trn2.48xlarge")
+    monkeypatch.setattr(machine, "product_name", lambda: "trn2.48xlarge")
     monkeypatch.setattr(machine, "_devices", lambda: [Path(f"/dev/neuron{i}") for i in range(16)])
     target, _ = pair(tp_degree=4, num_cores=None)
     assert (target.device, target.module.tp_degree) == ("Neuron, 4 cores, nxd-inference", 4)

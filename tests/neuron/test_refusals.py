@@ -73,13 +73,13 @@ def test_a_host_without_a_device(fault: Callable[..., str], monkeypatch: pytest.
 
 def test_a_missing_driver(fault: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine, "_devices", list)
-    monkeypatch.setattr(machine, "_product_name", lambda: "inf2.8xlarge")
+    monkeypatch.setattr(machine, "product_name", lambda: "inf2.8xlarge")
     assert "aws-neuronx-dkms" in fault(num_cores=None)
 
 
 @ON_TRANSFORMERS_NEURONX
 def test_trn2_is_refused(fault: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(machine, "_product_name", lambda: "trn2.48xlarge")
+    monkeypatch.setattr(machine, "product_name", lambda: "trn2.48xlarge")
     monkeypatch.setattr(machine, "_devices", lambda: [Path(f"/dev/neuron{i}") for i in range(16)])
     message = fault(num_cores=None)
     assert "transformers-neuronx does not support trn2.48xlarge" in message
@@ -92,7 +92,7 @@ def test_trn2_is_refused(fault: Callable[..., str], monkeypatch: pytest.MonkeyPa
 def test_other_generations_are_refused_with_a_way_out(
     fault: Callable[..., str], monkeypatch: pytest.MonkeyPatch, name: str, said: str
 ) -> None:
-    monkeypatch.setattr(machine, "_product_name", lambda: name)
+    monkeypatch.setattr(machine, "product_name", lambda: name)
     assert said in fault(num_cores=None)
 
 
@@ -145,7 +145,7 @@ def test_a_degree_the_topology_forbids(fault: Callable[..., str]) -> None:
 
 def test_some_devices_of_a_machine(fault: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine, "_devices", lambda: [Path("/dev/neuron0"), Path("/dev/neuron1")])
-    monkeypatch.setattr(machine, "_product_name", lambda: "inf2.48xlarge")
+    monkeypatch.setattr(machine, "product_name", lambda: "inf2.48xlarge")
     assert "use one of 1, 2, 4." in fault(tp_degree=8, num_cores=None)
 
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from app.errors import PairError
-from app.neuron.catalogue import INSTANCES, OTHER_GENERATIONS, Instance, instance_named
+from app.neuron.catalogue import INSTANCES, OTHER_GENERATIONS, Instance, instance_named, product_name
 
 CORES_PER_CHIP = 2  # a /dev/neuron* each
 TRN2_CORES_PER_CHIP = 4  # logical ones
@@ -19,7 +19,7 @@ _claimed_cores: int | None = None
 
 def host(num_cores: int | None) -> Instance:
     """This machine as an instance of the planner. Raises PairError where it has no Neuron device."""
-    name = _product_name()
+    name = product_name()
     known = INSTANCES.get(name)
     if known is None and re.match("|".join(OTHER_GENERATIONS), name):
         return instance_named(name)  # refused by the plan, with its reason
@@ -46,14 +46,6 @@ def host(num_cores: int | None) -> Instance:
     if known is None:
         return Instance(part, num_cores, degrees)
     return replace(known, name=part, num_cores=num_cores, tp_degrees=degrees, doubtful=())
-
-
-def _product_name() -> str:
-    """The instance type, as EC2 tells it to the kernel; empty elsewhere."""
-    try:
-        return Path("/sys/devices/virtual/dmi/id/product_name").read_text(encoding="ascii").strip().lower()
-    except (OSError, ValueError):
-        return ""
 
 
 def _devices() -> list[Path]:
