@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 
 from app.backends.toy import ToyModel, toy_pair
 from app.engine.drafting import MAX_MATCH, MIN_MATCH, EitherDrafter, LookupDrafter, ModelDrafter, Proposal
 from app.engine.noise import Noise, Purpose, RoundNoise, draw
-from app.engine.sampling import Floats
+from app.engine.sampling import Floats, confidence
 from app.record.trace import Sampling
 
 NOISE = Noise(0).at(0)
@@ -135,19 +137,19 @@ def test_drafting_ends_where_no_more_is_wanted_and_every_draft_is_asked_about() 
         stop_ids=frozenset(),
         kept_ids=draft.kept_ids,
     )
-    asked: list[Floats] = []
+    asked: list[float] = []
 
-    def twice(logits: Floats) -> bool:
-        asked.append(logits.copy())
+    def twice(sure: Callable[[], float]) -> bool:
+        asked.append(sure())
         return len(asked) < 2
 
     model.prefill([1, 2])
     proposal = model.propose([1, 2], 5, pick, NOISE, twice)
     assert len(proposal.ids) == len(proposal.probs) == 2
-    np.testing.assert_array_equal(proposal.logits, asked)
+    assert asked == [confidence(row) for row in proposal.logits]
     np.testing.assert_array_equal(proposal.logits[1], draft.logits([1, 2, proposal.ids[0]])[draft.kept_ids])
     assert not proposal.probs[:, [0, 3]].any()
-    again = model.propose([1, 2], 1, pick, NOISE, lambda logits: False)
+    again = model.propose([1, 2], 1, pick, NOISE, lambda sure: False)
     assert again.ids == proposal.ids[:1], "no trace is left of the rows of the round before"
 
 

@@ -17,8 +17,9 @@ from typing import ClassVar
 import numpy as np
 
 from app.engine.noise import Purpose, RoundNoise, draw, gumbel_max, gumbel_sum
-from app.engine.rows import TargetProbs, at, check_shapes, distance, emitted, fit, kept_share, support, total
+from app.engine.rows import check_shapes, distance, emitted, fit, kept_share, support, total
 from app.engine.sampling import Floats, Probs
+from app.engine.scored import DraftProbs, TargetProbs, at, chance, drawn
 from app.errors import RequestError
 from app.record.limits import LENIENCY, TYPICAL_DELTA, TYPICAL_EPSILON
 from app.record.trace import Grounds
@@ -62,13 +63,18 @@ class Acceptor(ABC):
     lossless: bool
     same_text: bool = False
 
+    @property
+    def draws(self) -> bool:
+        """Whether `propose` is the plain draw by the round's DRAFT coin, which may then be made where the draft's rows are."""
+        return type(self).propose is Acceptor.propose
+
     def propose(self, draft_probs: Probs, noise: RoundNoise, offset: int) -> int:
         """The draft's token at `offset` in the window, from its warped distribution [V]."""
         return draw(draft_probs, noise.uniform(offset, Purpose.DRAFT))
 
     @abstractmethod
     def __call__(
-        self, draft_ids: Sequence[int], draft_probs: Probs, target_probs: TargetProbs, noise: RoundNoise
+        self, draft_ids: Sequence[int], draft_probs: DraftProbs, target_probs: TargetProbs, noise: RoundNoise
     ) -> Verdict:
         """Judge g drafted tokens; g = 0 is the target alone.
 
@@ -96,6 +102,8 @@ class TokenWise(Acceptor):
     """Acceptors that judge the drafts one by one from the left and stop at the first they refuse."""
 
     coin: ClassVar[bool] = True
+    whole_row: ClassVar[bool] = False
+    """Whether `keep` looks at more of the target's row than p."""
 
     def proposal(self, draft_probs: Probs) -> Probs:
         """The distribution `propose` draws from, [V]."""
@@ -105,7 +113,7 @@ class TokenWise(Acceptor):
     def keep(self, target_probs: Probs, p: Floats, q: Floats) -> Floats:
         """The probability of keeping tokens whose target and draft probabilities are p and q [n].
 
-        target_probs [V]: the target's whole row.
+        target_probs [V]: the target's whole row, where `whole_row`.
         """
 
     def residual(self, target_probs: Probs, draft_probs: Probs) -> Probs:
@@ -114,16 +122,17 @@ class TokenWise(Acceptor):
         return rest
 
     def __call__(
-        self, draft_ids: Sequence[int], draft_probs: Probs, target_probs: TargetProbs, noise: RoundNoise
+        self, draft_ids: Sequence[int], draft_probs: DraftProbs, target_probs: TargetProbs, noise: RoundNoise
     ) -> Verdict:
         check_shapes(draft_ids, draft_probs, target_probs)
         judgements: list[Judgement] = []
         for offset, token in enumerate(draft_ids):
-            row = target_probs[offset]
-            threshold = float(self.keep(row, at(row, token), at(draft_probs[offset], token))[0])
+            p, q = chance(target_probs, offset, token), chance(draft_probs, offset, token)
+            threshold = float(self.keep(target_probs[offset] if self.whole_row else p, p, q)[0])
             u = noise.uniform(offset, Purpose.ACCEPT)
             judgements.append(Judgement(u, threshold) if self.coin else Judgement())
             if u >= threshold:
+                row = target_probs[offset]
                 rest = self.residual(row, fit(draft_probs[offset], row.size))
                 return _corrected(offset, rest, row, tuple(judgements), noise)
         return from_target(len(draft_ids), target_probs, tuple(judgements), noise)
@@ -163,6 +172,7 @@ class Typical(TokenWise):
     description = f"Keep any draft that is plausible for the target's entropy, with no coin (Medusa, ε = {TYPICAL_EPSILON}, δ = {TYPICAL_DELTA})."
     lossless = False
     coin = False
+    whole_row = True
 
     def keep(self, target_probs: Probs, p: Floats, q: Floats) -> Floats:
         plausible: Floats = (p > self._bar(self._entropy(target_probs))).astype(np.float32)
@@ -224,7 +234,7 @@ class TargetLed(Acceptor):
         return tuple(self.ground(token, target_probs[offset], noise, offset) for offset, token in enumerate(draft_ids))
 
     def __call__(
-        self, draft_ids: Sequence[int], draft_probs: Probs, target_probs: TargetProbs, noise: RoundNoise
+        self, draft_ids: Sequence[int], draft_probs: DraftProbs, target_probs: TargetProbs, noise: RoundNoise
     ) -> Verdict:
         check_shapes(draft_ids, draft_probs, target_probs)
         judgements: tuple[Judgement, ...] = ()
@@ -286,7 +296,7 @@ class Block(Acceptor):
     lossless = True
 
     def __call__(
-        self, draft_ids: Sequence[int], draft_probs: Probs, target_probs: TargetProbs, noise: RoundNoise
+        self, draft_ids: Sequence[int], draft_probs: DraftProbs, target_probs: TargetProbs, noise: RoundNoise
     ) -> Verdict:
         check_shapes(draft_ids, draft_probs, target_probs)
         prefixes = self._prefixes(draft_ids, draft_probs, target_probs)
@@ -324,7 +334,7 @@ class Block(Acceptor):
         prefixes = self._prefixes(draft_ids, draft_probs, target_probs)
         return tuple(Grounds(prefix_ratio=prefix.probability) for prefix in prefixes[1:])
 
-    def _prefixes(self, draft_ids: Sequence[int], draft_probs: Probs, target_probs: TargetProbs) -> list[_Prefix]:
+    def _prefixes(self, draft_ids: Sequence[int], draft_probs: DraftProbs, target_probs: TargetProbs) -> list[_Prefix]:
         """The prefixes of length 0 to g; the empty one always passes."""
         g = len(draft_ids)
         probability = 1.0
@@ -369,7 +379,7 @@ def find(name: str) -> Acceptor:
 
 def from_target(g: int, target_probs: TargetProbs, judgements: tuple[Judgement, ...], noise: RoundNoise) -> Verdict:
     """All g drafts kept, and a bonus token; for g = 0 the target's own token."""
-    return Verdict(g, draw(target_probs[g], noise.uniform(g, Purpose.FINAL)), judgements)
+    return Verdict(g, drawn(target_probs, g, noise.uniform(g, Purpose.FINAL)), judgements)
 
 
 def _corrected(kept: int, rest: Probs, row: Probs, judgements: tuple[Judgement, ...], noise: RoundNoise) -> Verdict:

@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 
 from app.engine.acceptance import Acceptor, Judgement, Verdict, from_target
 from app.engine.noise import Purpose, RoundNoise
-from app.engine.rows import TargetProbs, check_shapes
-from app.engine.sampling import Probs, WarpedRows
+from app.engine.rows import check_shapes
+from app.engine.sampling import Probs
+from app.engine.scored import DraftProbs, TargetProbs
 from app.errors import ModelError, RequestError
 
 T = TypeVar("T")
@@ -72,6 +73,10 @@ class _Custom(Acceptor):
         self.declared = declared
         self._rule = rule
 
+    @property
+    def draws(self) -> bool:
+        return not hasattr(self.declared, "propose")
+
     def propose(self, draft_probs: Probs, noise: RoundNoise, offset: int) -> int:
         if not hasattr(self.declared, "propose"):
             return super().propose(draft_probs, noise, offset)
@@ -81,12 +86,12 @@ class _Custom(Acceptor):
         return token
 
     def __call__(
-        self, draft_ids: Sequence[int], draft_probs: Probs, target_probs: TargetProbs, noise: RoundNoise
+        self, draft_ids: Sequence[int], draft_probs: DraftProbs, target_probs: TargetProbs, noise: RoundNoise
     ) -> Verdict:
         check_shapes(draft_ids, draft_probs, target_probs)
         g, size = len(draft_ids), target_probs.shape[1]
-        rows = target_probs.all() if isinstance(target_probs, WarpedRows) else target_probs
-        verdict = self._guarded(lambda: self._rule(draft_ids, draft_probs.copy(), rows, noise))
+        rows = target_probs if isinstance(target_probs, np.ndarray) else target_probs.all()
+        verdict = self._guarded(lambda: self._rule(draft_ids, np.array(draft_probs), rows, noise))
         if not isinstance(verdict, Verdict):
             raise self._fault(f"returned {type(verdict).__name__}, not a Verdict")
         kept, final = self._guarded(lambda: (operator.index(verdict.num_accepted), operator.index(verdict.final_id)))

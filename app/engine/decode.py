@@ -15,7 +15,7 @@ from app.engine.drafting import NOTHING, Drafter, not_finite
 from app.engine.model import KVCache
 from app.engine.noise import Noise
 from app.engine.round_record import Seconds, record
-from app.engine.sampling import WarpedRows
+from app.engine.scored import score
 from app.engine.windows import Windows
 from app.errors import ModelError
 from app.record.trace import FinishReason, Round, Sampling
@@ -69,15 +69,16 @@ def decode(
         if drafter is not None and index == 0:
             draft_seconds = drafter.prefill(context)
         elif drafter is not None and window > 1:
-            proposal = drafter.propose(context, window - 1, acceptor.propose, round_noise, windows.draft_on)
+            pick = None if acceptor.draws else acceptor.propose
+            proposal = drafter.propose(context, window - 1, pick, round_noise, windows.draft_on)
             draft_seconds = proposal.seconds
 
         verify_begin = clock()
-        logits = target.forward([*context[target.length :], *proposal.ids], len(proposal.ids) + 1)
+        feed, unusable = [*context[target.length :], *proposal.ids], partial(_unusable, target_name, position)
+        rows = score(target, feed, len(proposal.ids) + 1, sampling, unusable)
         verify_seconds = clock() - verify_begin
 
-        rows = WarpedRows(logits, sampling, partial(_unusable, target_name, position))
-        verdict = acceptor(proposal.ids, proposal.probs, rows, round_noise)
+        verdict = acceptor(proposal.ids, proposal.rows, rows, round_noise)
         tokens = _emitted(proposal.ids, verdict, limits.stop_ids)
         context += tokens
         emitted += len(tokens)
@@ -96,7 +97,6 @@ def decode(
             proposal=proposal,
             verdict=verdict,
             emitted=len(tokens),
-            logits=logits,
             rows=rows,
             acceptor=acceptor,
             noise=round_noise,

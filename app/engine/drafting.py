@@ -9,42 +9,60 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from app.engine.model import KVCache
-from app.engine.noise import RoundNoise
-from app.engine.sampling import NonFiniteLogits, warp
+from app.engine.noise import Purpose, RoundNoise
+from app.engine.sampling import Probs
+from app.engine.scored import DraftProbs, DraftRows, score
 from app.errors import ModelError
 from app.record.theory import expected_kept
 from app.record.trace import DraftSource, Sampling
 
 Propose = Callable[[NDArray[np.float32], RoundNoise, int], int]
-DraftOn = Callable[[NDArray[np.float32]], bool]
-"""Whether to draft another token after one that was picked from these logits [n]."""
+DraftOn = Callable[[Callable[[], float]], bool]
+"""Whether to draft another token after one, given how sure the draft was of it; worked out only where it is asked for."""
 
 
 @dataclass(frozen=True, slots=True)
 class Proposal:
-    """Drafted tokens [g], the warped distributions they were picked from, float32 [g, V], and the logits behind those,
-    float32 [g, n] of the ids kept_ids [n] (None: of all); the seconds of the drafter's own passes, and what made them
-    (None: there are none). The arrays are the caller's until the drafter's next proposal."""
+    """Drafted tokens [g]; the warped distributions they were picked from, [g, V]; the seconds of the drafter's own passes, and
+    what made them (None: there are none). All are the caller's until the drafter's next proposal.
+
+    rows: an array, or rows that answer when indexed. kept_ids [n]: the ids that the logits are of (None: all).
+    known_logits: float32 [g, n], where the rows have none.
+    """
 
     ids: tuple[int, ...]
-    probs: NDArray[np.float32]
-    logits: NDArray[np.float32]
+    rows: DraftProbs
     seconds: float
     source: DraftSource | None = None
     kept_ids: NDArray[np.int64] | None = None
+    known_logits: NDArray[np.float32] | None = None
+
+    @property
+    def probs(self) -> Probs:
+        """float32 [g, V], in main memory."""
+        return np.asarray(self.rows)
+
+    @property
+    def logits(self) -> NDArray[np.float32]:
+        """float32 [g, n], in main memory."""
+        if self.known_logits is not None:
+            return self.known_logits
+        assert isinstance(self.rows, DraftRows)
+        return self.rows.logits
 
 
-NOTHING = Proposal((), np.empty((0, 0), np.float32), np.empty((0, 0), np.float32), 0.0)
+NOTHING = Proposal((), np.empty((0, 0), np.float32), 0.0, known_logits=np.empty((0, 0), np.float32))
 """What the target alone is given to judge."""
 
 
-def always(logits: NDArray[np.float32]) -> bool:
+def always(sure: Callable[[], float]) -> bool:
     """Draft as many as were asked for."""
     return True
 
@@ -57,9 +75,10 @@ class Drafter(Protocol):
         ...
 
     def propose(
-        self, context: Sequence[int], count: int, pick: Propose, noise: RoundNoise, draft_on: DraftOn = always
+        self, context: Sequence[int], count: int, pick: Propose | None, noise: RoundNoise, draft_on: DraftOn = always
     ) -> Proposal:
-        """At most `count` tokens to follow `context`, each picked by `pick(probs, noise, offset)`.
+        """At most `count` tokens to follow `context`, each picked by `pick(probs, noise, offset)`; None: drawn by the round's
+        DRAFT coin.
 
         Fewer where going on is pointless: after a stop token nothing follows, and a model is not run again where `draft_on`,
         asked after each of its tokens, says no. That answer may depend on the token, so a token once drafted is judged.
@@ -95,7 +114,7 @@ class ModelDrafter:
         return self._clock() - begin
 
     def propose(
-        self, context: Sequence[int], count: int, pick: Propose, noise: RoundNoise, draft_on: DraftOn = always
+        self, context: Sequence[int], count: int, pick: Propose | None, noise: RoundNoise, draft_on: DraftOn = always
     ) -> Proposal:
         sequence, clock = self._sequence, self._clock
         sequence.rollback(min(sequence.length, len(context) - 1))
@@ -103,25 +122,21 @@ class ModelDrafter:
         ids: list[int] = []
         if len(self._probs) < count:
             self._probs = np.zeros((count, self._vocab_size), np.float32)
-        probs = self._probs
-        kept = slice(None) if self._kept_ids is None else self._kept_ids
-        all_logits: list[NDArray[np.float32]] = []
+        drafted = DraftRows(self._probs, self._kept_ids)
         seconds = 0.0
         for offset in range(count):
+            coin = noise.uniform(offset, Purpose.DRAFT)
+            unusable = partial(_unusable, self._name, len(context) + offset)
             begin = clock()
-            logits = sequence.forward(feed, 1)
+            rows = score(sequence, feed, 1, self._sampling, unusable, coin if pick is None else None)
             seconds += clock() - begin
-            all_logits.append(logits[0].copy())
-            try:
-                probs[offset, kept] = warp(logits, self._sampling)[0]
-            except NonFiniteLogits:
-                raise not_finite(self._name, len(context) + offset) from None
-            token = pick(probs[offset], noise, offset)
+            drafted.add(rows)
+            token = drafted.draw(offset, coin) if pick is None else pick(drafted[offset], noise, offset)
             ids.append(token)
-            if not draft_on(logits[0]) or token in self._stop_ids:
+            if not draft_on(partial(rows.confidence, 0)) or token in self._stop_ids:
                 break
             feed = [token]
-        return Proposal(tuple(ids), probs[: len(ids)], np.stack(all_logits), seconds, "draft", self._kept_ids)
+        return Proposal(tuple(ids), drafted, seconds, "draft", self._kept_ids)
 
     def _readable(self, token_ids: Sequence[int]) -> list[int]:
         """Ids the target alone has, its padding, are read as 0: any q is exact, and they are next to never said."""
@@ -154,7 +169,7 @@ class LookupDrafter:
         return self._clock() - begin
 
     def propose(
-        self, context: Sequence[int], count: int, pick: Propose, noise: RoundNoise, draft_on: DraftOn = always
+        self, context: Sequence[int], count: int, pick: Propose | None, noise: RoundNoise, draft_on: DraftOn = always
     ) -> Proposal:
         begin = self._clock()
         ids, _ = self.look_up(context, count)
@@ -183,7 +198,7 @@ class LookupDrafter:
         logits = np.full_like(probs, -np.inf)
         rows = np.arange(len(ids))
         probs[rows, ids], logits[rows, ids] = 1, 0
-        return Proposal(ids, probs, logits, seconds, "lookup" if ids else None)
+        return Proposal(ids, probs, seconds, "lookup" if ids else None, known_logits=logits)
 
     def _index(self, context: Sequence[int]) -> None:
         for end in range(self._indexed, len(context)):
@@ -212,7 +227,7 @@ class EitherDrafter:
         return self._draft.prefill(context) + self._lookup.prefill(context)
 
     def propose(
-        self, context: Sequence[int], count: int, pick: Propose, noise: RoundNoise, draft_on: DraftOn = always
+        self, context: Sequence[int], count: int, pick: Propose | None, noise: RoundNoise, draft_on: DraftOn = always
     ) -> Proposal:
         for place, guess, record in self._pending:
             record.add(guess, context[place:])
@@ -250,6 +265,10 @@ def _common_ending(context: Sequence[int], end: int) -> int:
     """How many tokens before `end` are the last ones of `context`, counted up to MAX_MATCH."""
     most = min(end, MAX_MATCH)
     return next((n for n in range(most) if context[end - 1 - n] != context[-1 - n]), most)
+
+
+def _unusable(name: str, position: int, row: int) -> ModelError:
+    return not_finite(name, position + row)
 
 
 def not_finite(name: str, position: int) -> ModelError:

@@ -16,7 +16,8 @@ from app.engine.drafting import Proposal
 from app.engine.noise import RoundNoise
 from app.engine.plain_softmax import PlainSoftmax
 from app.engine.rows import overlap
-from app.engine.sampling import Floats, Ids, Probs, WarpedRows, top_ids
+from app.engine.sampling import Floats, Ids, Probs, top_ids
+from app.engine.scored import Rows
 from app.record.trace import (
     Alternative,
     Arm,
@@ -49,17 +50,17 @@ def record(
     proposal: Proposal,
     verdict: Verdict,
     emitted: int,
-    logits: NDArray[np.float32],
-    rows: WarpedRows,
+    rows: Rows,
     acceptor: Acceptor,
     noise: RoundNoise,
     seconds: Seconds,
     finish: FinishReason | None,
 ) -> Round:
-    """The event of a round that emitted so many tokens. logits float32 [g + 1, V]; rows: the same warped; noise: what
-    the acceptor was given."""
-    target_probs, judged = rows.all(), len(verdict.judgements)
-    grounds = acceptor.grounds(proposal.ids[:judged], proposal.probs[:judged], target_probs[: judged + 1], noise)
+    """The event of a round that emitted so many tokens. rows: the target's, [g + 1, V]; noise: what the acceptor was
+    given."""
+    logits, target_probs, draft_probs = rows.logits, rows.all(), proposal.probs
+    judged = len(verdict.judgements)
+    grounds = acceptor.grounds(proposal.ids[:judged], draft_probs[:judged], target_probs[: judged + 1], noise)
     drafted = _drafted(proposal, verdict, emitted, logits, target_probs, grounds)
     return Round(
         index=index,
@@ -70,7 +71,7 @@ def record(
         verify_seconds=seconds.verify,
         host_seconds=seconds.host,
         total_variation=acceptor.total_variation(
-            proposal.ids[:judged], proposal.probs[:judged], target_probs[: judged + 1]
+            proposal.ids[:judged], draft_probs[:judged], target_probs[: judged + 1]
         ),
         finish_reason=finish,
         source=proposal.source,
@@ -87,7 +88,8 @@ def _drafted(
     grounds: tuple[Grounds, ...],
 ) -> tuple[DraftedToken, ...]:
     """The drafted tokens with their verdicts; those behind an accepted stop token were never judged."""
-    draft_alternatives = alternatives(proposal.logits, proposal.probs, NUM_ALTERNATIVES, proposal.kept_ids)
+    draft_logits, draft_probs = proposal.logits, proposal.probs
+    draft_alternatives = alternatives(draft_logits, draft_probs, NUM_ALTERNATIVES, proposal.kept_ids)
     target_alternatives = alternatives(logits[:-1], target_probs[:-1], NUM_ALTERNATIVES)
     stopped = emitted <= verdict.num_accepted
     accepted = min(emitted, verdict.num_accepted)
@@ -96,12 +98,12 @@ def _drafted(
         state: State = "accepted" if i < accepted else "rejected" if i == accepted and not stopped else "discarded"
         was_judged = i < len(verdict.judgements) and not (stopped and i >= accepted)
         judgement = verdict.judgements[i] if was_judged else Judgement()
-        draft, target = PlainSoftmax(proposal.logits[i], proposal.kept_ids), PlainSoftmax(logits[i])
+        draft, target = PlainSoftmax(draft_logits[i], proposal.kept_ids), PlainSoftmax(logits[i])
         drafted.append(
             DraftedToken(
                 id=token,
                 state=state,
-                q=float(proposal.probs[i, token]),
+                q=float(draft_probs[i, token]),
                 p=float(target_probs[i, token]) if token < target_probs.shape[1] else 0.0,
                 u=judgement.u,
                 threshold=judgement.threshold,
@@ -111,7 +113,7 @@ def _drafted(
                 target_model_prob=target.prob(token),
                 target_entropy=target.entropy,
                 divergence=draft.divergence(target) if proposal.source == "draft" else None,
-                overlap=overlap(target_probs[i], proposal.probs[i]),
+                overlap=overlap(target_probs[i], draft_probs[i]),
                 grounds=grounds[i] if was_judged and i < len(grounds) else None,
             )
         )

@@ -6,14 +6,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from app.engine.sampling import Floats, Probs, WarpedRows
+from app.engine.sampling import Floats, Probs
+from app.engine.scored import DraftProbs, TargetProbs
 
 TINY = np.finfo(np.float32).tiny
 
-TargetProbs = Probs | WarpedRows
 
-
-def check_shapes(draft_ids: Sequence[int], draft_probs: Probs, target_probs: TargetProbs) -> None:
+def check_shapes(draft_ids: Sequence[int], draft_probs: DraftProbs, target_probs: TargetProbs) -> None:
     g = len(draft_ids)
     assert (draft_probs.ndim, len(draft_probs)) == (2, g), (g, draft_probs.shape)
     assert (target_probs.ndim, len(target_probs)) == (2, g + 1), (g, target_probs.shape)
@@ -42,11 +41,6 @@ def support(target_row: Probs, draft_row: Probs) -> tuple[Probs, Probs]:
     if 2 * ids.size > target_row.size:
         return target_row, draft_row
     return target_row[ids], draft_row[ids]
-
-
-def at(probs: Probs, token: int) -> Probs:
-    """The probability of one token, [1]; 0 beyond the vocabulary."""
-    return probs[token : token + 1] if token < probs.size else np.zeros(1, probs.dtype)
 
 
 def kept_share(p: Floats, q: Floats) -> Floats:

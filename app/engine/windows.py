@@ -8,14 +8,10 @@ were measured once, never of the moment's clock: so while the playground runs, a
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-import numpy as np
-from numpy.typing import NDArray
-
-from app.engine.sampling import confidence
 from app.record.trace import Round
 
 PROBED = (1, 2, 3, 4, 6, 8, 12, 16)
@@ -33,8 +29,8 @@ class Windows(Protocol):
         """The coming round's window; 1 is the target alone."""
         ...
 
-    def draft_on(self, logits: NDArray[np.float32]) -> bool:
-        """Whether to draft on after a token picked from these logits [n]; asked after each, the last one too."""
+    def draft_on(self, sure: Callable[[], float]) -> bool:
+        """Whether to draft on after a token the draft was so sure of; asked after each, the last one too."""
         ...
 
     def judged(self, kept: int, refused: bool) -> None:
@@ -51,7 +47,7 @@ class Fixed:
     def next(self) -> int:
         return self.k
 
-    def draft_on(self, logits: NDArray[np.float32]) -> bool:
+    def draft_on(self, sure: Callable[[], float]) -> bool:
         return True
 
     def judged(self, kept: int, refused: bool) -> None:
@@ -155,9 +151,9 @@ class Acceptance:
         """Tokens of the round under way."""
         return len(self._round)
 
-    def draft(self, logits: NDArray[np.float32]) -> float:
-        """How likely one more drafted token, picked from these logits [n], is kept if those before it are."""
-        place = int(confidence(logits) * len(self._by_confidence))
+    def draft(self, sure: float) -> float:
+        """How likely one more drafted token, of which the draft was so sure, is kept if those before it are."""
+        place = int(sure * len(self._by_confidence))
         self._round.append(self._by_confidence[min(place, len(self._by_confidence) - 1)])
         return self._round[-1].value
 
@@ -185,8 +181,8 @@ class Cycle:
         self._turn += 1
         return self.ks[self._turn % len(self.ks)]
 
-    def draft_on(self, logits: NDArray[np.float32]) -> bool:
-        self.seen.draft(logits)
+    def draft_on(self, sure: Callable[[], float]) -> bool:
+        self.seen.draft(sure())
         return True
 
     def judged(self, kept: int, refused: bool) -> None:
@@ -236,9 +232,9 @@ class Adaptive:
         self._alone += 1
         return 1
 
-    def draft_on(self, logits: NDArray[np.float32]) -> bool:
+    def draft_on(self, sure: Callable[[], float]) -> bool:
         """Whether another draft gives more tokens for its time than rounds do."""
-        self._survival *= self._seen.draft(logits)
+        self._survival *= self._seen.draft(sure())
         width = min(self._seen.drafted + 1, len(self._steps) - 1)
         return self._survival * self._seen.later > self._rate * self._steps[width]
 
