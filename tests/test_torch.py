@@ -2,34 +2,36 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from app.__main__ import main
-from app.backends.checkpoints.checkpoint import SafetensorsCheckpoint
-from app.backends.checkpoints.config import read_config
+from app.backends.checkpoints.checkpoint import SafetensorsCheckpoint, read_config
+from app.engine.noise import draw
 from app.engine.pair import Pair
+from app.engine.sampling import confidence
+from app.engine.sampling import warp as sampling_of_numpy
+from app.engine.scored import HostRows
 from app.engine.session import Session
 from app.errors import ModelError, PairError
 from app.pairs import registry as pairs
 from app.pairs.options import PairOptions
 from app.record.metrics import Metrics
-from app.record.trace import Request
+from app.record.trace import Request, Round, Sampling
 from tests.support.llamas import TINY, save_directory, save_tokenizer, weights
 
 torch = pytest.importorskip("torch", reason="needs app/backends/requirements-torch.txt")
-for needed in ("transformers", "accelerate"):
-    pytest.importorskip(needed, reason="needs app/backends/requirements-torch.txt")
-backend = importlib.import_module("app.backends.torch.model")
+from app.backends.torch import devices, identity, llama, model, placement, warp  # noqa: E402
 
 CPU = torch.device("cpu")
 ROOT = Path(__file__).resolve().parent.parent
@@ -82,7 +84,7 @@ def test_the_command_line_runs_it(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["run", "--prompt", case["prompt"], *flags]) == 0
     *events, summary = (json.loads(line) for line in capsys.readouterr().out.splitlines())
     assert (events[0]["backend"], events[0]["device"]) == ("torch", "CPU, 1 threads")
-    assert events[0]["bit_identical"] is False
+    assert isinstance(events[0]["bit_identical"], bool)
     assert summary["arms"]["speculative"]["token_ids"] == case["greedy_ids"][:6]
 
 
@@ -91,41 +93,40 @@ def tiny(tmp_path: Path) -> Path:
     return save_tokenizer(save_directory(tmp_path / "tiny", TINY, weights(TINY)))
 
 
-def model_of(path: Path, **options: Any) -> Any:
-    options = {"device": CPU, "dtype": "f32", **options}
-    return backend.TorchModel(read_config(path), SafetensorsCheckpoint(path), name="tiny", **options)
+def model_of(path: Path, **options: Any) -> model.TorchModel:
+    options = {"device": CPU, "dtype": "f32", "exact": False, **options}
+    return placement.load(read_config(path), SafetensorsCheckpoint(path), name="tiny", **options)
 
 
 @pytest.mark.parametrize("dtype", ["bf16", "f16"])
 def test_half_precision_is_held_and_near(tiny: Path, dtype: str) -> None:
     exact, half = model_of(tiny), model_of(tiny, dtype=dtype)
     assert half.memory() == exact.memory() // 2 == exact.num_parameters * 2
-    one, two = (model.new_sequence().forward(list(range(60)), 60) for model in (exact, half))
+    one, two = (made.new_sequence().forward(list(range(60)), 60) for made in (exact, half))
     assert two.dtype == np.float32
     assert np.corrcoef(one.ravel(), two.ravel())[0, 1] > 0.995
 
 
 def test_layers_are_spread_over_devices_by_room(tiny: Path) -> None:
-    network = model_of(tiny).network
-    whole: dict[int | str, int] = {"cpu": 2**40}
-    assert backend.spread(network, torch.float32, whole) == {"": "cpu"}
-    layer = sum(parameter.nbytes for parameter in network.model.layers[0].parameters())
-    embeddings = network.model.embed_tokens.weight.nbytes
-    room: dict[int | str, int] = {0: embeddings + 2 * layer, 1: 2 * layer, "cpu": 2**40}
-    placed = backend.spread(network, torch.float32, room)
-    at = {name: backend._at(name, placed) for name, _ in network.named_parameters()}
-    for number in range(2):  # a layer is never cut
-        assert len({place for name, place in at.items() if f"layers.{number}." in name}) == 1
-    assert at["model.embed_tokens.weight"] == 0
-    assert len(set(at.values())) > 1
+    config = read_config(tiny)
+    ends = 4 * config.vocab_size * config.hidden_size
+    layer = (4 * config.num_parameters - 2 * ends) // config.num_layers
+    assert placement.spread(config, torch.float32, {CPU: 2**40}) == [CPU, CPU]
+    one, two = torch.device("cuda", 0), torch.device("cuda", 1)
+    assert placement.spread(config, torch.float32, {one: ends + layer, two: ends + layer, CPU: 2**40}) == [one, two]
+    assert placement.spread(config, torch.float32, {one: ends + layer - 1, two: ends + layer, CPU: 2**40}) == [two, CPU]
 
 
-def test_a_spread_model_computes_the_same(tiny: Path) -> None:
-    """Through accelerate's hooks; there is one device here, so they move nothing."""
-    placement = {"model.embed_tokens": "cpu", "model.layers": "cpu", "model.norm": "cpu", "model.rotary_emb": "cpu"}
-    spread = model_of(tiny, placement={**placement, "lm_head": "cpu"})
-    assert hasattr(spread.network.model.layers, "_hf_hook") or hasattr(spread.network.model.layers[0], "_hf_hook")
-    one, two = model_of(tiny).new_sequence(), spread.new_sequence()
+@pytest.mark.parametrize("widths", [(), (2, 4, 8, 16)])
+def test_a_spread_model_computes_the_same(tiny: Path, widths: tuple[int, ...]) -> None:
+    """Two stages, as on two devices; there is one here."""
+    whole, spread = model_of(tiny), model_of(tiny)
+    (stage,) = whole.network.stages
+    first = llama.Stage(CPU, stage.layers[:1], stage.frequencies, embeddings=stage.embeddings)
+    second = llama.Stage(CPU, stage.layers[1:], stage.frequencies, norm=stage.norm, head=stage.head)
+    spread.network = replace(whole.network, stages=(first, second))
+    whole.widths = spread.widths = widths
+    one, two = whole.new_sequence((3,)), spread.new_sequence((3,))
     for ids in ([1, 2, 3, 4, 5], [6], [7, 8, 9]):
         assert np.array_equal(one.forward(ids, 1), two.forward(ids, 1))
     two.rollback(4)
@@ -135,32 +136,219 @@ def test_a_spread_model_computes_the_same(tiny: Path) -> None:
 def test_devices_and_precisions_that_are_not_there_are_sentences() -> None:
     for name, fault in (("abacus", "cannot use the device 'abacus'"), ("meta", "runs no models")):
         with pytest.raises(PairError, match=fault) as caught:
-            backend.choose_device(name)
+            devices.choose_device(name)
         assert str(caught.value).endswith(".")
     if not torch.cuda.is_available():
         with pytest.raises(PairError, match=r"cannot use the device 'cuda'.*choose cpu"):
-            backend.choose_device("cuda")
+            devices.choose_device("cuda")
     with pytest.raises(PairError, match="no precision 'int8'; choose one of bf16, f16, f32"):
-        backend.choose_dtype("int8", CPU)
-    assert (backend.choose_dtype(None, CPU), backend.choose_dtype(None, torch.device("cuda"))) == ("f32", "bf16")
+        devices.choose_dtype("int8", CPU)
+    assert (devices.choose_dtype(None, CPU), devices.choose_dtype(None, torch.device("cuda"))) == ("f32", "bf16")
+
+
+def test_a_kind_of_device_that_was_never_tried_is_named_so() -> None:
+    assert devices.device_name(torch.device("xpu")) == "xpu (a kind of device this playground was never tried on)"
 
 
 def test_torchs_own_faults_are_sentences(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    model = model_of(tiny)
+    made = model_of(tiny)
 
-    def full(*_: object, **__: object) -> None:
+    def full(*_: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 3 GiB.\nmore")
 
-    monkeypatch.setattr(type(model.network), "forward", full)
+    monkeypatch.setattr(llama, "run_stage", full)
     with pytest.raises(ModelError, match="memory is full; choose a shorter --n-positions"):
-        model.new_sequence().forward([1, 2], 1)
+        made.new_sequence().forward([1, 2], 1)
 
-    def broken(*_: object, **__: object) -> None:
+    def broken(*_: object) -> None:
         raise RuntimeError("expected scalar type Half\nbut found Float.")
 
-    monkeypatch.setattr(type(model.network), "forward", broken)
+    monkeypatch.setattr(llama, "run_stage", broken)
     with pytest.raises(ModelError, match=r"A pass of tiny failed \(RuntimeError: expected scalar type Half\)"):
-        model.new_sequence().forward([1, 2], 1)
+        made.new_sequence().forward([1, 2], 1)
+
+
+# --- programs of fixed widths, as an accelerator has them, run plainly ---
+
+
+IDS = np.random.default_rng(1).integers(0, 128, 80).tolist()
+
+
+def test_padded_rows_leave_no_trace(tiny: Path) -> None:
+    exact, padded = model_of(tiny), model_of(tiny)
+    padded.widths = (4, 16)
+    one, two = exact.new_sequence(), padded.new_sequence((3, 9))
+    begin = 0
+    for count in (40, 1, 3, 4, 2, 9, 1, 16):
+        ids = IDS[begin : begin + count]
+        np.testing.assert_allclose(one.forward(ids, count), two.forward(ids, count), atol=1e-4)
+        begin += count
+    one.rollback(41)
+    two.rollback(41)
+    np.testing.assert_allclose(one.forward(IDS[41:46], 5), two.forward(IDS[41:46], 5), atol=1e-4)
+
+
+def test_the_last_positions_of_a_context_can_be_scored_by_a_wide_program(tiny: Path) -> None:
+    exact, padded = model_of(tiny, n_positions=48), model_of(tiny, n_positions=48)
+    padded.widths = (16,)
+    one, two = exact.new_sequence(), padded.new_sequence((1,))
+    for made in (one, two):
+        made.forward(IDS[:45], 1)
+    for at in (45, 46, 47):
+        np.testing.assert_allclose(one.forward(IDS[at : at + 1], 1), two.forward(IDS[at : at + 1], 1), atol=1e-4)
+    with pytest.raises(AssertionError):
+        two.forward([1], 1)
+
+
+def test_a_closed_cache_is_used_again(tiny: Path) -> None:
+    made = model_of(tiny)
+    first = made.new_sequence()
+    first.forward(IDS[:30], 1)
+    first.close()
+    assert made.new_sequence() is first
+    assert made.new_sequence() is not first
+
+
+# --- whether rows depend on their window ---
+
+
+def settled(tiny: Path, monkeypatch: pytest.MonkeyPatch, difference: Callable[[model.TorchModel], float]) -> Any:
+    made = model_of(tiny)
+    made.widths = (2, 4, 8, 16)
+    monkeypatch.setattr(identity, "difference", difference)
+    identity.settle(made)
+    return made.widths, made.bit_identical, made.row_difference
+
+
+def test_the_widths_whose_bits_agree_are_chosen(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert settled(tiny, monkeypatch, lambda made: 0.0) == ((2, 4, 8, 16), True, 0.0)
+    assert settled(tiny, monkeypatch, lambda made: 0.5 * (len(made.widths) > 1)) == ((16,), True, 0.0)
+    assert settled(tiny, monkeypatch, lambda made: 0.25) == ((16,), False, 0.25)
+
+
+def test_a_window_that_changes_its_rows_is_found(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On arithmetic that is right for one row only by a little."""
+    made = model_of(tiny)
+    made.widths = (16,)
+    assert identity.difference(made) < 1e-4
+    honest = model.TorchSequence.forward
+
+    def dependent(self: Any, ids: Any, rows: int) -> Any:
+        return honest(self, ids, rows) + 0.5 * (len(ids) == 3)
+
+    monkeypatch.setattr(model.TorchSequence, "forward", dependent)
+    assert identity.difference(made) == pytest.approx(0.5, abs=1e-3)
+
+
+def test_what_was_found_is_in_the_trace(tiny: Path) -> None:
+    made = model_of(tiny, exact=True)
+    assert made.row_difference is not None
+    assert made.bit_identical == (made.row_difference == 0)
+
+
+# --- the draw where the logits are, against NumPy's ---
+
+
+SAMPLINGS = [
+    Sampling(temperature=temperature, top_p=top_p, top_k=top_k)
+    for temperature in (0.0, 0.3, 1.0, 2.0)
+    for top_p in (1.0, 0.95, 0.6, 0.01)
+    for top_k in (0, 1, 40)
+]
+
+
+@pytest.mark.parametrize("size", [5, 128, 49152])
+def test_the_warp_and_the_draw_are_numpys(size: int) -> None:
+    rng = np.random.default_rng(size)
+    different, judged = 0, 0
+    for sampling in SAMPLINGS:
+        logits = (rng.standard_normal((2, size)) * rng.choice([1, 4])).astype(np.float32)
+        logits[:, 1], logits[:, 3] = logits[:, 2], -np.inf  # equals, and an id that is never said
+        values = torch.tensor(warp.scalars(sampling), dtype=torch.float64)
+        kind = warp.Kind.of(sampling)
+        expected = sampling_of_numpy(logits, sampling)
+        np.testing.assert_allclose(warp.warp(torch.from_numpy(logits), kind, values), expected, atol=1e-6)
+        for coin in (0.0, *rng.random(3), 1 - 2.0**-53):
+            values[2] = coin
+            probs, few = warp.step(torch.from_numpy(logits[0]), kind, values)
+            token = int(few[warp.TOKEN])
+            assert probs[token] > 0
+            assert float(few[warp.CHANCE]) == pytest.approx(expected[0, token], abs=1e-6)
+            assert float(few[warp.CONFIDENCE]) == pytest.approx(confidence(logits[0]), abs=1e-5)
+            assert few[warp.FINITE] == 1
+            different += token != draw(expected[0], coin)
+            judged += 1
+    assert different <= judged // 100  # ties at rounding
+
+
+@pytest.mark.parametrize("sampling", [Sampling(), Sampling(temperature=1.0), Sampling(temperature=0.8, top_p=0.9)])
+def test_rows_on_a_device_answer_as_numpys_do(tiny: Path, sampling: Sampling) -> None:
+    made = model_of(tiny)
+    here, there = made.new_sequence(), made.new_sequence()
+    here.forward(IDS[:20], 1)
+    there.forward(IDS[:20], 1)
+    rows = there.score(IDS[20:24], 4, sampling, IndexError)
+    expected = HostRows(here.forward(IDS[20:24], 4), sampling, IndexError)
+    assert (rows.shape, rows.ndim, len(rows)) == (expected.shape, 2, 4)
+    np.testing.assert_allclose(rows.all(), expected.all(), atol=1e-6)
+    np.testing.assert_allclose(rows.logits, expected.logits, atol=1e-5)
+    for row in range(4):
+        for token in (IDS[21 + min(row, 2)], 5, 127, 500):
+            assert rows.chance(row, token) == pytest.approx(expected.chance(row, token), abs=1e-6)
+        for coin in (0.1, 0.5, 0.9):
+            assert rows.draw(row, coin) == expected.draw(row, coin)
+        assert rows.confidence(row) == pytest.approx(expected.confidence(row), abs=1e-6)
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+@pytest.mark.parametrize("coin", [None, 0.5])
+def test_rows_that_are_not_finite_are_the_callers_fault(tiny: Path, temperature: float, coin: float | None) -> None:
+    made = model_of(tiny)
+    head: Any = made.network.stages[-1].head
+    head[7] = float("nan")
+    sequence = made.new_sequence()
+    rows = sequence.score([1, 2], 1, Sampling(temperature=temperature), KeyError, coin)
+    for look in (lambda: rows[0], lambda: rows.draw(0, 0.5), lambda: rows.chance(0, 3)):
+        with pytest.raises(KeyError):
+            look()
+
+
+@pytest.mark.parametrize("acceptor", ["rejection", "exact", "block", "coupled", "typical"])
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_a_run_is_the_same_whether_rows_stay_on_the_device_or_not(
+    trimmed: Pair, monkeypatch: pytest.MonkeyPatch, acceptor: str, temperature: float
+) -> None:
+    """The draft scores 40 ids of 128, so places and ids differ."""
+    sampling = Sampling(temperature=temperature, top_p=0.95, seed=3)
+    request = Request(prompt="HELLO", chat_template=False, max_tokens=40, k=4, acceptor=acceptor, sampling=sampling)
+
+    def rounds() -> list[Round]:
+        said = [each for each in Session(trimmed).run(request) if isinstance(each, Round)]
+        return sorted(said, key=lambda each: (each.arm, each.index))  # whichever arm was behind goes on
+
+    there = rounds()
+    monkeypatch.delattr(model.TorchSequence, "score")
+    here = rounds()
+    assert len(there) == len(here) > 10
+    for one, other in zip(there, here, strict=True):
+        assert [each.id for each in one.drafted] == [each.id for each in other.drafted]
+        assert [each.state for each in one.drafted] == [each.state for each in other.drafted]
+        assert [each.q for each in one.drafted] == pytest.approx([each.q for each in other.drafted], abs=1e-6)
+        assert [each.p for each in one.drafted] == pytest.approx([each.p for each in other.drafted], abs=1e-6)
+        assert (one.final is None) == (other.final is None)
+        assert one.final is None or other.final is None or one.final.id == other.final.id
+
+
+@pytest.fixture
+def trimmed(tmp_path: Path) -> Pair:
+    target = save_tokenizer(save_directory(tmp_path / "target", TINY, weights(TINY)))
+    config = {**TINY, "num_hidden_layers": 1, "playground": {"kept_ids": 40}}
+    tensors = weights(config, seed=1)
+    kept = np.arange(3, 123, 3)
+    tensors["lm_head.weight"] = np.ascontiguousarray(tensors["lm_head.weight"][kept])
+    draft = save_directory(tmp_path / "draft", config, {})
+    save_file({**tensors, "kept_ids": kept}, draft / "model.safetensors")
+    return pairs.load(PairOptions(backend="torch", target=target, draft=draft, device="cpu", dtype="f32"))
 
 
 # --- the Hub, without a network: its cache on disk ---

@@ -16,45 +16,46 @@ from app.pairs.options import PairOptions, is_hub_id
 
 def prepare(options: PairOptions, freed: int) -> Callable[[], Pair]:
     try:
-        from app.backends.torch import model as backend
+        from app.backends.torch import devices, hub, placement
     except ImportError as error:
         raise PairError(
             f"The torch backend's packages are not installed ({error}); start with ./launch.sh, which installs them, or "
             "pip install -r app/backends/requirements-torch.txt."
         ) from None
-    device = backend.choose_device(options.device)
-    dtype = backend.choose_dtype(options.dtype, device)
-    backend.use_threads(options.threads)
+    device = devices.choose_device(options.device)
+    dtype = devices.choose_dtype(options.dtype, device)
+    devices.use_threads(options.threads)
 
     def here(path: Path | None, revision: str | None) -> Path | None:
-        return backend.fetch(str(path), revision) if path is not None and is_hub_id(path) else path
+        return hub.fetch(str(path), revision) if path is not None and is_hub_id(path) else path
 
     def name(path: Path | None) -> str | None:  # a fetched one lies in a folder named by its commit
         return path.name if path is not None and is_hub_id(path) else None
 
-    files = pair_files(
+    target, draft = pair_files(
         here(options.target, options.revision),
         here(options.draft, options.draft_revision),
         name(options.target),
         name(options.draft),
     )
-    size = backend.DTYPES[dtype].itemsize
-    free, where = backend.free_memory(device), "memory"
+    size = devices.DTYPES[dtype].itemsize
+    free, where = devices.free_memory(device), "memory"
     if free is None:
         free = memory.free_memory()
     elif device.index is None:  # what the GPUs do not hold, the processor's memory does
         free, where = free + (memory.free_memory() or 0), "memory on all devices"
-    check_memory(options, files, size, size, free, freed, where)
+    check_memory(options, target, draft, size, size, free, freed, where)
 
-    def model(own: ModelFiles, embeddings: ModelFiles | None) -> Model:
-        return backend.TorchModel(
-            own.config,
-            own.weights(embeddings),
-            name=own.name,
+    def model(files: ModelFiles, embeddings: ModelFiles | None) -> Model:
+        return placement.load(
+            files.config,
+            files.weights(embeddings),
+            name=files.name,
             device=device,
             dtype=dtype,
             n_positions=options.n_positions,
-            kept_ids=own.kept_ids(),
+            kept_ids=files.kept_ids(),
+            exact=files is target,  # a draft's rows may be what they like: its q is what was drawn from
         )
 
-    return lambda: loaded("torch", files, model)
+    return lambda: loaded("torch", target, draft, model)

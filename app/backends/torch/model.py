@@ -1,115 +1,50 @@
-"""Llama pairs on PyTorch: CUDA, Apple's MPS, or the processor. transformers computes, the weights are ours to read.
+"""Llama pairs on PyTorch: CUDA, whatever other accelerator torch has, or the processor.
 
-Any checkpoint the other backends read (GGUF, safetensors, a draft without embeddings) is read here too, by the same
-readers, tensor by tensor, and handed to transformers' `LlamaForCausalLM`; from the Hugging Face Hub nothing but
-configurations, tokenizers and safetensors is fetched, and none of its code is ever run. A row's sums may depend on how
-many rows were scored with it, so bit identity is not promised.
+The Llama is ours (`llama`), over static caches: a pass of one to sixteen rows runs on a program of a few fixed widths, and
+is recorded once as a CUDA graph where there is CUDA. Whether a row's logits depend on the window it was scored in is found
+out at load (`identity`), not promised.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable
 from collections.abc import Sequence as Ids
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from accelerate import dispatch_model, infer_auto_device_map
-from accelerate.utils import set_module_tensor_to_device
 from numpy.typing import NDArray
-from transformers import DynamicCache, LlamaForCausalLM
-from transformers import LlamaConfig as HfConfig
+from torch.nn import functional
 
-from app.backends.checkpoints.checkpoint import Checkpoint
-from app.backends.checkpoints.config import LlamaConfig
+from app.backends.torch import devices, llama, warp
+from app.backends.torch.llama import Cache, Operations, Shape, Stage
+from app.backends.torch.operations import Plain
+from app.backends.torch.programs import Program, pool_of
+from app.backends.torch.rows import DeviceRows, Drawn, to_host
 from app.engine.model import Logits
 from app.errors import ModelError, PairError
+from app.record.trace import Sampling
 
-DTYPES = {"bf16": torch.bfloat16, "f16": torch.float16, "f32": torch.float32}
-PREFILL = 1024  # tokens scored at once while a prompt is read: bounds the activations' memory
-SPARE = 0.85  # of a device's free memory is for weights, the rest for caches and activations
-FAULTS = (RuntimeError, ValueError)  # what torch raises; its OutOfMemoryError and NotImplementedError are RuntimeErrors
-
-
-def choose_device(name: str | None) -> torch.device:
-    """The device of that name (cuda, cuda:1, mps, cpu), or the fastest there is. Raises PairError."""
-    if name is None:
-        return torch.device(
-            "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-        )
-    try:
-        device = torch.device(name)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        there = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
-        there += ["mps"] if torch.backends.mps.is_available() else []
-        reason = str(error).splitlines()[0].rstrip(".")
-        raise PairError(f"PyTorch cannot use the device {name!r} ({reason}); choose {' or '.join(there)}.") from None
-    if device.type not in ("cuda", "mps", "cpu"):
-        raise PairError(f"The device {name!r} runs no models; choose cuda, mps or cpu.")
-    return device
+Tensor = Any
+PREFILL = 512  # tokens scored at once while a prompt is read: bounds the activations' memory
+WIDTHS = (2, 4, 8, 16)
+"""Rows a program may have on an accelerator, where a few rows more cost next to nothing. On the processor they do cost,
+and nothing is recorded: there a pass has the rows it needs."""
+LEAST_END = 4096
+"""Cache positions a recorded program can read; doubled where a text grows longer, by another recording."""
 
 
-def choose_dtype(name: str | None, device: torch.device) -> str:
-    """The precision asked for, or bf16 on an accelerator and f32 on the processor. Raises PairError."""
-    if name is None:
-        return "f32" if device.type == "cpu" else "bf16"
-    if name not in DTYPES:
-        raise PairError(f"The torch backend has no precision {name!r}; choose one of {', '.join(DTYPES)}.")
-    return name
+@dataclass(frozen=True, slots=True)
+class Network:
+    """A Llama's weights where they are to be used. vocab_size: rows of the whole output layer."""
 
-
-def use_threads(count: int | None) -> None:
-    """Have the processor's passes use `count` threads (None: torch's choice, its cores)."""
-    if count is not None:
-        torch.set_num_threads(count)
-
-
-def free_memory(device: torch.device) -> int | None:
-    """Bytes free on CUDA devices, all of them for plain `cuda`; None where the processor's memory is what counts."""
-    if device.type != "cuda":
-        return None
-    torch.cuda.empty_cache()  # what a pair before this one left
-    devices = range(torch.cuda.device_count()) if device.index is None else [device.index]
-    return sum(int(torch.cuda.mem_get_info(index)[0]) for index in devices)
-
-
-def fetch(repository: str, revision: str | None) -> Path:
-    """The files of a Hub repository, in the Hub's own cache; HF_TOKEN and HF_HUB_OFFLINE are honoured.
-
-    Raises PairError.
-    """
-    from huggingface_hub import errors, snapshot_download
-
-    at = repository if revision is None else f"{repository} at revision {revision}"
-    try:
-        return Path(
-            snapshot_download(
-                repository,
-                revision=revision,
-                allow_patterns=["*.json", "*.safetensors", "*.jinja"],
-                ignore_patterns=["original/*", "consolidated*"],
-            )
-        )
-    except errors.GatedRepoError:
-        raise PairError(
-            f"{repository} is gated; accept its licence on huggingface.co, then set HF_TOKEN to a token of that account."
-        ) from None
-    except errors.RepositoryNotFoundError:
-        raise PairError(
-            f"The Hub has no {repository} that this token may read; check the name, or set HF_TOKEN."
-        ) from None
-    except errors.RevisionNotFoundError:
-        raise PairError(f"{repository} has no revision {revision}; check --revision.") from None
-    except (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled):
-        raise PairError(
-            f"{at} is not in this machine's Hub cache, and the Hub cannot be reached; connect (and unset HF_HUB_OFFLINE), "
-            "or name a local directory."
-        ) from None
-    except (errors.HfHubHTTPError, OSError, ValueError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
-        raise PairError(f"{at} cannot be fetched ({reason}); try again.") from error
+    stages: tuple[Stage, ...]
+    shape: Shape
+    vocab_size: int
+    dtype: Any
+    reduce: Callable[[Tensor], Tensor] = lambda partial: partial
+    gather: Callable[[Tensor], Tensor] = lambda part: part
 
 
 class TorchModel:
@@ -117,176 +52,266 @@ class TorchModel:
 
     windows: tuple[int, ...] | None = None
     max_sequences: int | None = None
-    bit_identical = False
 
     def __init__(
         self,
-        config: LlamaConfig,
-        weights: Checkpoint,
+        network: Network,
         *,
         name: str,
-        device: torch.device,
         dtype: str,
-        n_positions: int | None = None,
+        n_positions: int,
+        vocab_size: int,
+        num_parameters: int,
         kept_ids: NDArray[np.int64] | None = None,
-        placement: Mapping[str, Any] | None = None,
+        graphs: bool = True,
+        fused: bool = True,
     ) -> None:
-        """kept_ids: the ids a trimmed output layer covers, [kept_ids]. placement: module -> device, chosen by what is
-        free where None. Raises PairError."""
-        self.name, self.dtype = name, dtype
-        self.vocab_size = config.vocab_size
-        self.n_positions = min(n_positions or config.n_positions, config.n_positions)
-        self.num_parameters = config.num_parameters
+        """kept_ids: the ids a trimmed output layer covers, [kept_ids]. graphs, fused: record programs and use the fused
+        kernels, where there is CUDA."""
+        self.network, self.name, self.dtype = network, name, dtype
+        self.n_positions, self.vocab_size, self.num_parameters = n_positions, vocab_size, num_parameters
         self.kept_ids = kept_ids
-        try:
-            self.network, devices = _network(config, weights, device, DTYPES[dtype], placement)
-        except FAULTS as error:
-            raise _fault(f"{name} cannot be loaded on {device}", error, PairError) from error
-        self.device = ", ".join(_device_name(each) for each in devices)
-        self.first = devices[0]
+        self.bit_identical = False
+        self.row_difference: float | None = None  # between logits of one row in several windows; None: not looked for
+        self.first, self.last = network.stages[0].device, network.stages[-1].device
+        self.device = ", ".join(dict.fromkeys(devices.device_name(stage.device) for stage in network.stages))
+        self.graphs = graphs and all(stage.device.type == "cuda" for stage in network.stages)
+        self._pools: dict[Any, Any] = {}
+        self.widths: tuple[int, ...] = () if self.first.type == "cpu" else WIDTHS
+        self.operations: Operations = Plain()
+        self.unfused: str | None = "not asked for"  # why the fused kernels are not used; None where they are
+        if fused:
+            self.operations, self.unfused = fused_operations(network)
+        self._free: list[TorchSequence] = []
 
     def memory(self) -> int:
-        return sum(parameter.nbytes for parameter in self.network.parameters())
+        return sum(int(each.nbytes) for stage in self.network.stages for each in stage.tensors())
 
     def new_sequence(self, windows: Ids[int] = ()) -> TorchSequence:
-        return TorchSequence(self)
+        sequence = self._free.pop() if self._free else TorchSequence(self)
+        try:
+            for width in {self.width(rows) for rows in windows}:
+                if width is not None and self.graphs:
+                    sequence.prepare(width)
+        except devices.FAULTS as error:
+            raise devices.fault(f"{self.name} cannot run on {self.device}", error, PairError) from error
+        return sequence
+
+    def pool(self, device: Any) -> Any:
+        """Memory for what is recorded on a device; None where nothing is."""
+        if not self.graphs:
+            return None
+        if device not in self._pools:
+            self._pools[device] = pool_of(device, True)
+        return self._pools[device]
+
+    def width(self, rows: int) -> int | None:
+        """Rows of the program for a window of that many; None: as many as there are."""
+        return next((width for width in self.widths if width >= rows), None)
 
 
 class TorchSequence:
-    """One KV cache, which grows with its text; see `app.engine.model.Sequence`."""
+    """One KV cache of a fixed size; see `app.engine.model.Sequence`."""
 
     def __init__(self, model: TorchModel) -> None:
         self._model = model
-        self._cache = DynamicCache()
-
-    @property
-    def length(self) -> int:
-        return int(self._cache.get_seq_length())
+        network = model.network
+        try:
+            self._caches = [
+                Cache.empty(stage, network.shape, model.n_positions, network.dtype) for stage in network.stages
+            ]
+        except devices.FAULTS as error:
+            raise devices.fault(f"A KV cache of {model.name} cannot be made", error, ModelError) from error
+        self.length = 0
+        self._passes: dict[tuple[int, int], _Pass] = {}
+        self._steps: dict[warp.Kind, _Step] = {}
+        self._values: tuple[Sampling, Tensor] | None = None
 
     def forward(self, token_ids: Ids[int], num_logits: int) -> Logits:
-        count = len(token_ids)
-        assert 1 <= num_logits <= count, (num_logits, count)
-        assert self.length + count <= self._model.n_positions, (self.length, count, self._model.n_positions)
-        while count - num_logits >= PREFILL:
-            self._pass(token_ids[:PREFILL], 1)
-            token_ids, count = token_ids[PREFILL:], count - PREFILL
-        return self._pass(token_ids, num_logits)
+        logits: Logits = to_host(self._score(token_ids, num_logits))
+        return logits
 
-    def _pass(self, token_ids: Ids[int], num_logits: int) -> Logits:
-        model = self._model
+    def score(
+        self,
+        token_ids: Ids[int],
+        num_logits: int,
+        sampling: Sampling,
+        unusable: Callable[[int], Exception],
+        coin: float | None = None,
+    ) -> DeviceRows:
+        """As `forward`, with the warp, and the draw from the last row by the coin, on the device."""
+        values = self._scalars(sampling)
+        following = None
+        if num_logits > 1 and sampling.temperature:
+            # an id beyond the vocabulary has no chance, whatever stands for it here
+            ids = [min(token, self._model.network.vocab_size - 1) for token in token_ids[1 - num_logits :]]
+            following = torch.tensor(ids, device=self._model.last)
+        logits = self._score(token_ids, num_logits)
         try:
             with torch.inference_mode():
-                ids = torch.tensor([list(token_ids)], device=model.first)
-                answer = model.network(
-                    input_ids=ids, past_key_values=self._cache, use_cache=True, logits_to_keep=num_logits
-                )
-                logits: Logits = answer.logits[0].float().cpu().numpy()  # waits for the device
-        except FAULTS as error:
-            raise _fault(f"A pass of {model.name} failed", error, ModelError) from error
-        return logits
+                if coin is None or num_logits > 1:
+                    return DeviceRows(logits, sampling, unusable, values, following=following)
+                kind = warp.Kind.of(sampling)
+                if kind not in self._steps:
+                    self._steps[kind] = _Step(self._model, kind, logits.shape[1])
+                drawn = self._steps[kind].run(logits[-1], sampling, coin)
+                return DeviceRows(logits[-1:].clone(), sampling, unusable, values, drawn=drawn)
+        except devices.FAULTS as error:
+            raise devices.fault(f"A draw of {self._model.name} failed", error, ModelError) from error
+
+    def _scalars(self, sampling: Sampling) -> Tensor:
+        """`warp.scalars` on the device: sent before the pass whose rows want them, so that nothing waits for it."""
+        if self._values is None or self._values[0] != sampling:
+            device = self._model.last
+            values = torch.tensor(warp.scalars(sampling), dtype=warp.exact(device), device=device)
+            self._values = (sampling, values)
+        return self._values[1]
+
+    def prepare(self, width: int) -> None:
+        """Record the program of that width, so that no pass pays for it."""
+        self._pass(width, width)
 
     def rollback(self, length: int) -> None:
         assert 0 <= length <= self.length, (length, self.length)
-        if length < self.length:
-            self._cache.crop(length - self.length)
+        self.length = length
 
     def close(self) -> None:
-        self._cache = DynamicCache()
+        self.length = 0
+        self._model._free.append(self)
 
+    def _score(self, token_ids: Ids[int], num_logits: int) -> Tensor:
+        """Logits [num_logits, V] on the last device, good until the next pass."""
+        count, model = len(token_ids), self._model
+        assert 1 <= num_logits <= count, (num_logits, count)
+        assert self.length + count <= model.n_positions, (self.length, count, model.n_positions)
+        try:
+            with torch.inference_mode():
+                while count - num_logits >= PREFILL:
+                    self._read(token_ids[:PREFILL], 0)
+                    token_ids, count = token_ids[PREFILL:], count - PREFILL
+                width = model.width(count) if self.length else None
+                if width is None:
+                    return self._read(token_ids, num_logits)
+                logits = self._pass(width, self.length + width).run(token_ids, self.length)
+                self.length += count
+                return logits[count - num_logits : count]
+        except devices.FAULTS as error:
+            raise devices.fault(f"A pass of {model.name} failed", error, ModelError) from error
 
-def _network(
-    config: LlamaConfig,
-    weights: Checkpoint,
-    device: torch.device,
-    dtype: torch.dtype,
-    placement: Mapping[str, Any] | None,
-) -> tuple[Any, list[torch.device]]:
-    """transformers' module with the checkpoint's values, and the devices it lies on, the first that of its input."""
-    tied = config.tied or "lm_head.weight" not in weights
-    with torch.device("meta"):
-        network = LlamaForCausalLM(
-            HfConfig(
-                num_hidden_layers=config.num_layers,
-                hidden_size=config.hidden_size,
-                intermediate_size=config.intermediate_size,
-                num_attention_heads=config.num_heads,
-                num_key_value_heads=config.num_kv_heads,
-                head_dim=config.head_size,
-                vocab_size=config.vocab_size,
-                max_position_embeddings=config.n_positions,
-                rms_norm_eps=config.rms_norm_eps,
-                tie_word_embeddings=tied,
-                attention_bias="model.layers.0.self_attn.q_proj.bias" in weights,
-                mlp_bias="model.layers.0.mlp.up_proj.bias" in weights,
+    def _read(self, token_ids: Ids[int], num_logits: int) -> Tensor:
+        """A pass of as many rows as there are ids, not recorded."""
+        network, count = self._model.network, len(token_ids)
+        x = torch.tensor(token_ids, device=self._model.first)
+        operations = Plain(exact=True)
+        for stage, cache in zip(network.stages, self._caches, strict=True):
+            position = torch.tensor([self.length], device=stage.device)
+            end = self.length + count
+            x = llama.run_stage(
+                stage, network.shape, cache, x.to(stage.device), position, end, operations, network.reduce
             )
-        )
-        if config.kept_ids:
-            network.lm_head = torch.nn.Linear(config.hidden_size, config.kept_ids, bias=False)
-    network.to(dtype).eval()
-    if placement is None:
-        placement = _placement(network, device, dtype)
-    factors = weights.tensor("rope_factors.weight") if "rope_factors.weight" in weights else None
-    # in float32 whatever the weights are in: transformers, too, keeps the angles so
-    rotary = torch.from_numpy(config.rope_frequencies(factors).astype(np.float32))
-    for name in ("inv_freq", "original_inv_freq"):
-        network.model.rotary_emb.register_buffer(name, rotary.to(_at("model.rotary_emb", placement)), persistent=False)
-    for name, parameter in list(network.named_parameters()):
-        # transformers has all of a layer's biases or none
-        absent = name.endswith(".bias") and name not in weights
-        values = torch.zeros(parameter.shape) if absent else torch.tensor(weights.tensor(name))
-        set_module_tensor_to_device(network, name, _at(name, placement), values.to(dtype), dtype)
-    if tied:
-        network.lm_head.weight = network.model.embed_tokens.weight
-    devices = list(dict.fromkeys(placement.values()))
-    if len(placement) > 1:  # what lies in the processor's memory beside a GPU is moved to it pass by pass
-        network = dispatch_model(
-            network, dict(placement), main_device=devices[0], skip_keys="past_key_values", force_hooks=True
-        )
-    return network, [torch.device("cuda", each) if isinstance(each, int) else torch.device(each) for each in devices]
+        self.length += count
+        return None if num_logits == 0 else head(network, x[count - num_logits :])
+
+    def _pass(self, width: int, end: int) -> _Pass:
+        model = self._model
+        if model.graphs:
+            reach = LEAST_END
+            while reach < end:
+                reach *= 2
+            end = min(reach, model.n_positions + llama.SPARE_ROWS)
+        if (width, end) not in self._passes:
+            if not model.graphs:
+                self._passes.clear()  # not recorded, a pass holds nothing worth keeping
+            self._passes[width, end] = _Pass(model, self._caches, width, end, self.length)
+        return self._passes[width, end]
 
 
-def _placement(network: Any, device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
-    """Module -> device: one device where the weights fit, else CUDA devices in order and then the processor's memory.
+def fused_operations(network: Network) -> tuple[Operations, str | None]:
+    """The fused kernels, or torch's own operations and why: no CUDA, no Triton, no compiler for it."""
+    plain, device = Plain(), network.stages[0].device
+    if device.type != "cuda":
+        return plain, f"the device is {device.type}"
+    try:
+        from app.backends.torch.kernels import Fused
 
-    A device is as accelerate names it: the index of a CUDA device, or its name.
-    """
-    size = sum(parameter.numel() for parameter in network.parameters()) * dtype.itemsize
-    if device.type != "cuda" or device.index is not None:
-        return {"": str(device)}
-    room: dict[int | str, int] = {
-        index: int(SPARE * torch.cuda.mem_get_info(index)[0]) for index in range(torch.cuda.device_count())
-    }
-    emptiest = max(room, key=room.__getitem__)
-    if size <= room[emptiest]:
-        return {"": emptiest}
-    return spread(network, dtype, {**room, "cpu": 2**60})
-
-
-def spread(network: Any, dtype: torch.dtype, room: Mapping[int | str, int]) -> dict[str, Any]:
-    """Module -> device by bytes of room on each, whole layers to a device, in the order of `room`."""
-    placed: dict[str, Any] = infer_auto_device_map(
-        network, max_memory=dict(room), no_split_module_classes=["LlamaDecoderLayer"], dtype=dtype
-    )
-    return placed
+        given = torch.linspace(-2, 2, 64, dtype=network.dtype, device=device).view(2, 32)
+        if not torch.allclose(Fused().silu_mul(given).float(), plain.silu_mul(given).float(), atol=1e-2):
+            return plain, "they compute something else here"
+        return Fused(), None
+    except Exception as error:  # Triton compiles by tools of this machine: any of them may be missing
+        return plain, f"{type(error).__name__}: {error}".splitlines()[0]
 
 
-def _at(name: str, placement: Mapping[str, Any]) -> Any:
-    """Where the module or tensor of that name goes."""
-    while name not in placement and name:
-        name = name.rpartition(".")[0]
-    return placement[name]
+def head(network: Network, hidden: Tensor) -> Tensor:
+    """Logits, float32 [n, V], of final states [n, hidden]."""
+    logits = network.gather(functional.linear(hidden, network.stages[-1].head))
+    return logits.float()
 
 
-def _device_name(device: torch.device) -> str:
-    if device.type == "cuda":
-        return str(torch.cuda.get_device_name(device))
-    return "Apple GPU" if device.type == "mps" else f"CPU, {torch.get_num_threads()} threads"
+class _Pass:
+    """A program of a fixed width over one KV cache, stage by stage."""
+
+    def __init__(self, model: TorchModel, caches: list[Cache], width: int, end: int, length: int) -> None:
+        """length: of the text in the cache, behind which a recording's own runs write."""
+        network = model.network
+        self._host = torch.zeros(1 + width, dtype=torch.int64, pin_memory=model.first.type == "cuda")
+        self._inputs = [torch.zeros(1 + width, dtype=torch.int64, device=stage.device) for stage in network.stages]
+        """By stage: where the window begins, and its ids."""
+        self._between = [
+            torch.zeros(width, stage.layers[0].norm.shape[0], dtype=network.dtype, device=stage.device)
+            for stage in network.stages[1:]
+        ]
+        self._programs = []
+        for inputs in self._inputs:
+            inputs[0] = length
+        with torch.inference_mode():
+            for number, (stage, cache) in enumerate(zip(network.stages, caches, strict=True)):
+                function = self._function(model, stage, cache, number, end)
+                self._programs.append(Program(function, stage.device, model.pool(stage.device)))
+
+    def _function(self, model: TorchModel, stage: Stage, cache: Cache, number: int, end: int) -> Callable[[], Tensor]:
+        network, inputs = model.network, self._inputs[number]
+
+        def function() -> Tensor:
+            x = inputs[1:] if number == 0 else self._between[number - 1]
+            x = llama.run_stage(stage, network.shape, cache, x, inputs[:1], end, model.operations, network.reduce)
+            return x if stage.norm is None else head(network, x)
+
+        return function
+
+    def run(self, token_ids: Ids[int], position: int) -> Tensor:
+        """Logits of the width's rows, the first of them those of the ids; not waited for."""
+        self._host.zero_()
+        self._host[0] = position
+        self._host[1 : 1 + len(token_ids)] = torch.tensor(token_ids)
+        x = None
+        for number, program in enumerate(self._programs):
+            self._inputs[number].copy_(self._host, non_blocking=True)
+            if number:
+                self._between[number - 1].copy_(x)
+            x = program.run()
+        return x
 
 
-def _fault(what: str, error: Exception, kind: type[PairError] | type[ModelError]) -> PairError | ModelError:
-    if isinstance(error, torch.OutOfMemoryError) or "out of memory" in str(error):
-        return kind(
-            f"{what}: the device's memory is full; choose a shorter --n-positions, --dtype bf16 or a smaller model."
-        )
-    reason = (str(error).splitlines() or [""])[0].rstrip(".")
-    return kind(f"{what} ({type(error).__name__}: {reason}); try --dtype f32 or --device cpu.")
+class _Step:
+    """The draw of a drafted token from a row of logits, recorded where programs are."""
+
+    def __init__(self, model: TorchModel, kind: warp.Kind, size: int) -> None:
+        exact, pinned = warp.exact(model.last), model.last.type == "cuda"
+        self._logits = torch.zeros(size, dtype=torch.float32, device=model.last)
+        self._values = torch.ones(3, dtype=exact, device=model.last)
+        self._host = torch.zeros(3, dtype=exact, pin_memory=pinned)
+        self._few = torch.zeros(4, dtype=exact, pin_memory=pinned)
+        self._program = Program(lambda: warp.step(self._logits, kind, self._values), model.last, model.pool(model.last))
+        self._device = model.last
+
+    def run(self, logits: Tensor, sampling: Sampling, coin: float) -> Drawn:
+        """The draw from a row of logits [V] by the coin; its probabilities are a copy."""
+        self._host.copy_(torch.tensor(warp.scalars(sampling, coin), dtype=self._host.dtype))
+        self._logits.copy_(logits)
+        self._values.copy_(self._host, non_blocking=True)
+        probs, few = self._program.run()
+        kept = probs.clone()
+        self._few.copy_(few, non_blocking=True)
+        devices.synchronize(self._device)
+        return Drawn(coin, self._few.tolist(), kept)

@@ -1,0 +1,77 @@
+"""Which device each layer goes to, and a checkpoint's values put there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from app.backends.checkpoints.checkpoint import Checkpoint, LlamaConfig
+from app.backends.torch import devices, identity, llama
+from app.backends.torch.model import Network, TorchModel
+from app.errors import PairError
+
+SPARE = 0.85  # of a device's free memory is for weights, the rest for caches and activations
+
+
+def load(
+    config: LlamaConfig,
+    weights: Checkpoint,
+    *,
+    name: str,
+    device: Any,
+    dtype: str,
+    n_positions: int | None = None,
+    kept_ids: NDArray[np.int64] | None = None,
+    layers: Sequence[Any] | None = None,
+    exact: bool = True,
+) -> TorchModel:
+    """The checkpoint ready to run. kept_ids: the ids a trimmed output layer covers, [kept_ids]. layers: each one's device,
+    chosen by what is free where None. exact: find out whether rows depend on their window. Raises PairError."""
+    try:
+        placed = layers or place(config, device, devices.DTYPES[dtype])
+        stages = llama.read(config, weights, placed, devices.DTYPES[dtype])
+        network = Network(tuple(stages), llama.shape_of(config), config.vocab_size, devices.DTYPES[dtype])
+        model = TorchModel(
+            network,
+            name=name,
+            dtype=dtype,
+            n_positions=min(n_positions or config.n_positions, config.n_positions),
+            vocab_size=config.vocab_size,
+            num_parameters=config.num_parameters,
+            kept_ids=kept_ids,
+        )
+        if exact:
+            identity.settle(model)
+    except devices.FAULTS as error:
+        raise devices.fault(f"{name} cannot be loaded on {device}", error, PairError) from error
+    return model
+
+
+def place(config: LlamaConfig, device: Any, dtype: Any) -> list[Any]:
+    """The device of every layer: one where the weights fit, else CUDA devices in order and then the processor."""
+    if device.type != "cuda" or device.index is not None:
+        return [device] * config.num_layers
+    size = config.num_parameters * dtype.itemsize
+    room: dict[Any, int] = {
+        torch.device("cuda", index): int(SPARE * torch.cuda.mem_get_info(index)[0]) for index in devices.indices(device)
+    }
+    emptiest = max(room, key=room.__getitem__)
+    if size <= room[emptiest]:
+        return [emptiest] * config.num_layers
+    return spread(config, dtype, {**room, torch.device("cpu"): 2**60})
+
+
+def spread(config: LlamaConfig, dtype: Any, room: Mapping[Any, int]) -> list[Any]:
+    """Layer by layer to the devices by bytes of room on each, in the order of `room`; the embeddings go with the first
+    layer and the output layer with the last, for which every device keeps room."""
+    ends = config.vocab_size * config.hidden_size * dtype.itemsize
+    layer = (config.num_parameters * dtype.itemsize - (1 if config.tied else 2) * ends) // config.num_layers
+    placed: list[Any] = []
+    for device, free in room.items():
+        fitting = max(0, (free - ends) // layer)
+        placed += [device] * min(fitting, config.num_layers - len(placed))
+    return placed
