@@ -164,6 +164,7 @@ case "${1:-}" in
       *)
         setup
         install tests/requirements.txt
+        case " $* " in *" -m gpu "*) install app/backends/requirements-torch.txt ;; esac
         find_browser
         ;;
     esac
@@ -178,6 +179,11 @@ case "${1:-}" in
   distill)
     setup
     case "${2:-}" in train) install app/distill/requirements.txt ;; esac
+    exec "$VENV/bin/python" -m app "$@"
+    ;;
+  bench)
+    setup
+    case "${2:-}" in gpu) install app/bench/requirements-gpu.txt ;; esac
     exec "$VENV/bin/python" -m app "$@"
     ;;
   *)

@@ -36,6 +36,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     acceptors.add_argument("--temperature", type=float, default=1.0, help="0: the likeliest token, always")
     acceptors.add_argument("--max-tokens", type=int, default=96, help="where an answer ends at the latest")
     acceptors.add_argument("--seed", type=int, default=0, help="the same seed draws the same text again")
+    gpu = measurements.add_parser(
+        "gpu", help="what a GPU gives: bandwidth, passes, both arms, transformers beside them"
+    )
+    gpu_arguments(gpu)
     page = measurements.add_parser("page", help="time per token with the page open, against no page")
     page.add_argument("--starts", type=int, default=PAGE["starts"], help="how often both sides are loaded anew")
     page.add_argument("--turns", type=int, default=PAGE["turns"], help="turns of each start")
@@ -46,6 +50,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> int:
     if args.measurement is None:
         return _page(**PAGE) if args.page else _compare(args)
+    if args.measurement == "gpu":
+        return _gpu(args)
     if args.measurement == "page":
         return _page(args.starts, args.turns, args.k, args.max_tokens)
     from app.bench.acceptors import table
@@ -59,6 +65,27 @@ def main(args: argparse.Namespace) -> int:
     ):
         print(line, flush=True)
     return 0
+
+
+def gpu_arguments(parser: argparse.ArgumentParser) -> None:
+    """The flags of `bench gpu`."""
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the results as JSON")
+    parser.add_argument(
+        "--quick", action="store_true", help="within 150 seconds: shorter answers, fewer tokens compared"
+    )
+    parser.add_argument("--budget", type=float, metavar="SECONDS", help="begin no other part after (default: 420)")
+    parser.add_argument("--tiny", action="store_true", help="tiny shapes on the processor: a rehearsal, no figures")
+    parser.add_argument("--no-peers", action="store_true", help="leave transformers out")
+
+
+def _gpu(args: argparse.Namespace) -> int:
+    try:
+        from app.bench import gpu
+    except ImportError as error:
+        raise RequestError(
+            f"bench gpu needs PyTorch ({error}); start it by ./launch.sh bench gpu, which installs it."
+        ) from None
+    return gpu.main(args)
 
 
 def _page(starts: int, turns: int, k: int, max_tokens: int) -> int:
