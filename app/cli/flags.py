@@ -44,7 +44,13 @@ def pair_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--draft-revision", metavar="REV", help="torch: the same for the draft")
     parser.add_argument("--threads", type=int, help="processor threads (default: all cores)")
     parser.add_argument("--n-positions", type=int, metavar="N", help="longest context (default: the model's)")
-    parser.add_argument("--tp-degree", type=int, metavar="N", help="neuron: cores both models share (default: planned)")
+    parser.add_argument(
+        "--tp-degree",
+        "--tp",
+        type=int,
+        metavar="N",
+        help="neuron: cores both models share (default: planned); torch: processes that each hold a part, one a GPU",
+    )
     parser.add_argument("--windows", type=windows, metavar="K,K,...", help="neuron: the windows to compile")
     parser.add_argument(
         "--neuron-library",

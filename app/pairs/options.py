@@ -12,8 +12,8 @@ class PairOptions:
     """What the command line says of a pair. None: the embedded pair, the backend's own choice.
 
     target and draft: a GGUF, a Hugging Face directory or, for torch, a Hub id (`revision`, `draft_revision`: which
-    version of it). threads is for openvino and torch on a processor, device for torch; tp_degree, windows,
-    artifacts and neuron_library are for neuron.
+    version of it). threads is for openvino and torch on a processor, device for torch; tp_degree for neuron and
+    torch; windows, artifacts and neuron_library are for neuron.
     """
 
     backend: str = "openvino"

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from app.backends.torch.ranks import RankGone
 from app.errors import ModelError, PairError
 
 DTYPES = {"bf16": torch.bfloat16, "f16": torch.float16, "f32": torch.float32}
@@ -89,6 +90,8 @@ def device_name(device: Any) -> str:
 
 def fault(what: str, error: Exception, kind: type[PairError] | type[ModelError]) -> PairError | ModelError:
     """torch's error as a sentence with a remedy."""
+    if isinstance(error, RankGone):
+        return kind(str(error))
     if isinstance(error, torch.OutOfMemoryError) or "out of memory" in str(error):
         return kind(
             f"{what}: the device's memory is full; choose a shorter --n-positions, --dtype bf16 or a smaller model."

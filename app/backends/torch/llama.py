@@ -79,7 +79,10 @@ class Cache:
     def empty(stage: Stage, shape: Shape, n_positions: int, dtype: Any) -> Cache:
         size = (len(stage.layers), 2, shape.kv_heads, n_positions + SPARE_ROWS, shape.head_size)
         # zeros: what is masked is multiplied by 0, which memory left over may not survive
-        values = torch.zeros(size, dtype=dtype, device=stage.device)
+        if stage.device.type == "cpu":  # NumPy's take memory only once they are written, and most never are
+            values = torch.from_numpy(np.zeros(int(np.prod(size)) * dtype.itemsize, np.uint8)).view(dtype).view(size)
+        else:
+            values = torch.zeros(size, dtype=dtype, device=stage.device)
         return Cache(tuple((layer[0], layer[1]) for layer in values))
 
 
@@ -210,15 +213,20 @@ def read(
 
     layers = [layer(number, device) for number, device in enumerate(devices)]
     embeddings = tensor(devices[0], weights.tensor("model.embed_tokens.weight"))
-    head = None
-    if (config.tied or "lm_head.weight" not in weights) and devices[0] == devices[-1] and part.of == 1:
+    tied = config.tied or "lm_head.weight" not in weights
+    if tied and devices[0] == devices[-1] and part.of == 1:
         head = embeddings
     else:
-        name = "model.embed_tokens.weight" if config.tied or "lm_head.weight" not in weights else "lm_head.weight"
-        head = tensor(devices[-1], part.rows(weights.tensor(name)))
+        whole = weights.tensor("model.embed_tokens.weight" if tied else "lm_head.weight")
+        head = tensor(devices[-1], part.rows(whole) if parts_head(config, part) else whole)
     return staged(
         layers, devices, frequencies, embeddings, tensor(devices[-1], weights.tensor("model.norm.weight")), head
     )
+
+
+def parts_head(config: LlamaConfig, part: Part) -> bool:
+    """Whether the output layer's rows are shared among ranks: where they divide evenly."""
+    return part.of > 1 and (config.kept_ids or config.vocab_size) % part.of == 0
 
 
 def staged(

@@ -16,7 +16,7 @@ from app.pairs.options import PairOptions, is_hub_id
 
 def prepare(options: PairOptions, freed: int) -> Callable[[], Pair]:
     try:
-        from app.backends.torch import devices, hub, placement
+        from app.backends.torch import devices, hub, placement, ranks
     except ImportError as error:
         raise PairError(
             f"The torch backend's packages are not installed ({error}); start with ./launch.sh, which installs them, or "
@@ -25,6 +25,7 @@ def prepare(options: PairOptions, freed: int) -> Callable[[], Pair]:
     device = devices.choose_device(options.device)
     dtype = devices.choose_dtype(options.dtype, device)
     devices.use_threads(options.threads)
+    parts = options.tp_degree or 1
 
     def here(path: Path | None, revision: str | None) -> Path | None:
         return hub.fetch(str(path), revision) if path is not None and is_hub_id(path) else path
@@ -38,7 +39,11 @@ def prepare(options: PairOptions, freed: int) -> Callable[[], Pair]:
         name(options.target),
         name(options.draft),
     )
-    size = devices.DTYPES[dtype].itemsize
+    if parts > 1:
+        both = [files for files in (target, draft) if files is not None]
+        ranks.check(parts, [(each.name, each.config.num_kv_heads, each.config.intermediate_size) for each in both])
+        device = ranks.own_device(device)
+    size = devices.DTYPES[dtype].itemsize / (parts if device.type == "cuda" else 1)  # the processor holds all parts
     free, where = devices.free_memory(device), "memory"
     if free is None:
         free = memory.free_memory()
@@ -46,16 +51,31 @@ def prepare(options: PairOptions, freed: int) -> Callable[[], Pair]:
         free, where = free + (memory.free_memory() or 0), "memory on all devices"
     check_memory(options, target, draft, size, size, free, freed, where)
 
-    def model(files: ModelFiles, embeddings: ModelFiles | None) -> Model:
-        return placement.load(
-            files.config,
-            files.weights(embeddings),
-            name=files.name,
-            device=device,
-            dtype=dtype,
-            n_positions=options.n_positions,
-            kept_ids=files.kept_ids(),
-            exact=files is target,  # a draft's rows may be what they like: its q is what was drawn from
-        )
+    def load() -> Pair:
+        joined = ranks.join(parts, device) if parts > 1 else None
 
-    return lambda: loaded("torch", target, draft, model)
+        def model(files: ModelFiles, embeddings: ModelFiles | None) -> Model:
+            return placement.load(
+                files.config,
+                files.weights(embeddings),
+                name=files.name,
+                device=device,
+                dtype=dtype,
+                n_positions=options.n_positions,
+                kept_ids=files.kept_ids(),
+                exact=files is target,  # a draft's rows may be what they like: its q is what was drawn from
+                ranks=joined,
+            )
+
+        pair = loaded("torch", target, draft, model)
+        if joined is not None and joined.part.rank > 0:
+            try:
+                joined.follow()
+            except ranks.RankGone as error:
+                raise PairError(str(error)) from None
+            raise SystemExit(0)
+        if joined is not None:
+            joined.begin()
+        return pair
+
+    return load

@@ -18,9 +18,11 @@ from numpy.typing import NDArray
 from torch.nn import functional
 
 from app.backends.torch import devices, llama, warp
+from app.backends.torch import ranks as ranks_
 from app.backends.torch.llama import Cache, Operations, Shape, Stage
 from app.backends.torch.operations import Plain
 from app.backends.torch.programs import Program, pool_of
+from app.backends.torch.ranks import Ranks
 from app.backends.torch.rows import DeviceRows, Drawn, to_host
 from app.engine.model import Logits
 from app.errors import ModelError, PairError
@@ -43,8 +45,14 @@ class Network:
     shape: Shape
     vocab_size: int
     dtype: Any
-    reduce: Callable[[Tensor], Tensor] = lambda partial: partial
-    gather: Callable[[Tensor], Tensor] = lambda part: part
+    ranks: Ranks | None = None
+    """The processes that each have a part, where there are several."""
+    parted_head: bool = False
+    """Whether the output layer's rows are shared among them."""
+
+    def reduce(self, partial: Tensor) -> Tensor:
+        """The sum of a partial product over the ranks."""
+        return partial if self.ranks is None else self.ranks.reduce(partial)
 
 
 class TorchModel:
@@ -74,7 +82,10 @@ class TorchModel:
         self.bit_identical = False
         self.row_difference: float | None = None  # between logits of one row in several windows; None: not looked for
         self.first, self.last = network.stages[0].device, network.stages[-1].device
-        self.device = ", ".join(dict.fromkeys(devices.device_name(stage.device) for stage in network.stages))
+        of = 1 if network.ranks is None else network.ranks.part.of
+        self.device = f"{of} × " * (of > 1) + ", ".join(
+            dict.fromkeys(devices.device_name(stage.device) for stage in network.stages)
+        )
         self.graphs = graphs and all(stage.device.type == "cuda" for stage in network.stages)
         self._pools: dict[Any, Any] = {}
         self.widths: tuple[int, ...] = () if self.first.type == "cpu" else WIDTHS
@@ -82,20 +93,31 @@ class TorchModel:
         self.unfused: str | None = "not asked for"  # why the fused kernels are not used; None where they are
         if fused:
             self.operations, self.unfused = fused_operations(network)
+        self.number = 0 if network.ranks is None else network.ranks.add(self)
+        self._made = 0
         self._free: list[TorchSequence] = []
 
     def memory(self) -> int:
-        return sum(int(each.nbytes) for stage in self.network.stages for each in stage.tensors())
+        of = 1 if self.network.ranks is None else self.network.ranks.part.of
+        return of * sum(int(each.nbytes) for stage in self.network.stages for each in stage.tensors())
 
     def new_sequence(self, windows: Ids[int] = ()) -> TorchSequence:
-        sequence = self._free.pop() if self._free else TorchSequence(self)
+        if self._free:
+            sequence = self._free.pop()
+        else:
+            sequence = self.own_sequence(self._made)
+            self._made += 1
         try:
-            for width in {self.width(rows) for rows in windows}:
-                if width is not None and self.graphs:
-                    sequence.prepare(width)
+            if (ranks := self.network.ranks) is not None:
+                ranks.announce(ranks_.OPEN, self.number, sequence.number, 0, 0, windows)
+            sequence.prepare_for(windows)
         except devices.FAULTS as error:
             raise devices.fault(f"{self.name} cannot run on {self.device}", error, PairError) from error
         return sequence
+
+    def own_sequence(self, number: int) -> TorchSequence:
+        """A new cache, by whose number the ranks of tensor parallelism know it."""
+        return TorchSequence(self, number)
 
     def pool(self, device: Any) -> Any:
         """Memory for what is recorded on a device; None where nothing is."""
@@ -113,8 +135,8 @@ class TorchModel:
 class TorchSequence:
     """One KV cache of a fixed size; see `app.engine.model.Sequence`."""
 
-    def __init__(self, model: TorchModel) -> None:
-        self._model = model
+    def __init__(self, model: TorchModel, number: int = -1) -> None:
+        self._model, self.number = model, number
         network = model.network
         try:
             self._caches = [
@@ -167,9 +189,11 @@ class TorchSequence:
             self._values = (sampling, values)
         return self._values[1]
 
-    def prepare(self, width: int) -> None:
-        """Record the program of that width, so that no pass pays for it."""
-        self._pass(width, width)
+    def prepare_for(self, windows: Ids[int]) -> None:
+        """Record the programs of passes of so many rows, so that no pass pays for it."""
+        for width in sorted({self._model.width(rows) or 0 for rows in windows}):
+            if width and self._model.graphs:
+                self._pass(width, width)
 
     def rollback(self, length: int) -> None:
         assert 0 <= length <= self.length, (length, self.length)
@@ -185,18 +209,29 @@ class TorchSequence:
         assert 1 <= num_logits <= count, (num_logits, count)
         assert self.length + count <= model.n_positions, (self.length, count, model.n_positions)
         try:
-            with torch.inference_mode():
-                while count - num_logits >= PREFILL:
-                    self._read(token_ids[:PREFILL], 0)
-                    token_ids, count = token_ids[PREFILL:], count - PREFILL
-                width = model.width(count) if self.length else None
-                if width is None:
-                    return self._read(token_ids, num_logits)
-                logits = self._pass(width, self.length + width).run(token_ids, self.length)
-                self.length += count
-                return logits[count - num_logits : count]
+            while count - num_logits >= PREFILL:
+                self._told(token_ids[:PREFILL], 0)
+                token_ids, count = token_ids[PREFILL:], count - PREFILL
+            return self._told(token_ids, num_logits)
         except devices.FAULTS as error:
             raise devices.fault(f"A pass of {model.name} failed", error, ModelError) from error
+
+    def _told(self, token_ids: Ids[int], num_logits: int) -> Tensor:
+        """A pass that all ranks of tensor parallelism do."""
+        if (ranks := self._model.network.ranks) is not None:
+            ranks.announce(ranks_.PASS, self._model.number, self.number, self.length, num_logits, token_ids)
+        return self.score_here(token_ids, num_logits)
+
+    def score_here(self, token_ids: Ids[int], num_logits: int) -> Tensor:
+        """This rank's part of a pass; num_logits 0: into the cache only."""
+        count = len(token_ids)
+        with torch.inference_mode():
+            width = self._model.width(count) if self.length else None
+            if width is None:
+                return self._read(token_ids, num_logits)
+            logits = self._pass(width, self.length + width).run(token_ids, self.length)
+            self.length += count
+            return logits[count - num_logits : count]
 
     def _read(self, token_ids: Ids[int], num_logits: int) -> Tensor:
         """A pass of as many rows as there are ids, not recorded."""
@@ -244,7 +279,9 @@ def fused_operations(network: Network) -> tuple[Operations, str | None]:
 
 def head(network: Network, hidden: Tensor) -> Tensor:
     """Logits, float32 [n, V], of final states [n, hidden]."""
-    logits = network.gather(functional.linear(hidden, network.stages[-1].head))
+    logits = functional.linear(hidden, network.stages[-1].head)
+    if network.ranks is not None and network.parted_head:
+        logits = network.ranks.gather(logits)
     return logits.float()
 
 

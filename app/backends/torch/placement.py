@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from app.backends.checkpoints.checkpoint import Checkpoint, LlamaConfig
 from app.backends.torch import devices, identity, llama
 from app.backends.torch.model import Network, TorchModel
+from app.backends.torch.ranks import Ranks
 from app.errors import PairError
 
 SPARE = 0.85  # of a device's free memory is for weights, the rest for caches and activations
@@ -28,13 +29,23 @@ def load(
     kept_ids: NDArray[np.int64] | None = None,
     layers: Sequence[Any] | None = None,
     exact: bool = True,
+    ranks: Ranks | None = None,
 ) -> TorchModel:
     """The checkpoint ready to run. kept_ids: the ids a trimmed output layer covers, [kept_ids]. layers: each one's device,
-    chosen by what is free where None. exact: find out whether rows depend on their window. Raises PairError."""
+    chosen by what is free where None. exact: find out whether rows depend on their window. ranks: the processes that share it. Raises
+    PairError."""
     try:
-        placed = layers or place(config, device, devices.DTYPES[dtype])
-        stages = llama.read(config, weights, placed, devices.DTYPES[dtype])
-        network = Network(tuple(stages), llama.shape_of(config), config.vocab_size, devices.DTYPES[dtype])
+        of = devices.DTYPES[dtype]
+        part = llama.Part() if ranks is None else ranks.part
+        placed = layers or ([device] * config.num_layers if ranks else place(config, device, of))
+        network = Network(
+            tuple(llama.read(config, weights, placed, of, part)),
+            llama.shape_of(config, part),
+            config.vocab_size,
+            of,
+            ranks,
+            llama.parts_head(config, part),
+        )
         model = TorchModel(
             network,
             name=name,

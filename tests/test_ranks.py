@@ -1,0 +1,86 @@
+"""Tensor parallelism over two processes on the processor: the sums of one, Stop, and a process that dies."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from app.engine.session import Session
+from app.errors import PairError
+from app.pairs import registry as pairs
+from app.pairs.options import PairOptions
+from app.record.metrics import Metrics
+from app.record.trace import Request
+from tests.support.llamas import TINY, save_directory, save_tokenizer, weights
+from tests.support.two_ranks import IDS
+
+pytest.importorskip("torch", reason="needs app/backends/requirements-torch.txt")
+ROOT = Path(__file__).resolve().parent.parent
+SMALL = {**TINY, "num_hidden_layers": 1, "tie_word_embeddings": True}
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("pair")
+    save_tokenizer(save_directory(path / "target", TINY, weights(TINY, bias=True)))
+    save_tokenizer(save_directory(path / "draft", SMALL, weights(SMALL, 1)))
+    return path
+
+
+def options(directory: Path, **more: Any) -> PairOptions:
+    both = {"target": directory / "target", "draft": directory / "draft"}
+    return PairOptions(backend="torch", device="cpu", dtype="f32", **{**both, **more})
+
+
+@pytest.fixture(scope="module")
+def seen(directory: Path) -> dict[str, Any]:
+    command = [sys.executable, "-m", "tests.support.two_ranks", str(directory)]
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=False, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}
+    )
+    assert done.returncode == 0, done.stderr
+    answer: dict[str, Any] = json.loads(done.stdout)
+    return answer
+
+
+def test_the_sums_are_those_of_one_process(seen: dict[str, Any], directory: Path) -> None:
+    expected = pairs.load(options(directory)).target.new_sequence().forward(IDS, 3)
+    np.testing.assert_allclose(np.array(seen["logits"]), expected, atol=1e-4 * np.abs(expected).max())
+    assert seen["device"].startswith("2 × CPU")
+
+
+def test_a_run_after_a_stopped_one_says_what_one_process_says(seen: dict[str, Any], directory: Path) -> None:
+    request = Request(prompt="HELLO", chat_template=False, max_tokens=30)
+    metrics = Metrics(Session(pairs.load(options(directory))).run(request))
+    assert seen["tokens"] == [metrics.arms[name].token_ids for name in ("target", "speculative")]
+
+
+def test_a_process_that_dies_ends_the_run_in_a_sentence(seen: dict[str, Any]) -> None:
+    reason, message = seen["killed"]
+    assert reason == "error"
+    assert message.startswith("Another process of tensor parallelism is gone (")
+    assert message.endswith("); start the playground again.")
+
+
+def test_another_pair_is_refused(seen: dict[str, Any]) -> None:
+    assert "keeps the pair that tensor parallelism was started for" in seen["again"]
+
+
+def test_heads_that_cannot_be_shared_are_refused_before_loading(directory: Path) -> None:
+    with pytest.raises(
+        PairError, match=r"target has 2 key heads, which 3 processes cannot share evenly; choose --tp 2\."
+    ):
+        pairs.load(options(directory, tp_degree=3))
+
+
+def test_torchruns_count_is_held_against_the_flag(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    with pytest.raises(PairError, match="--tp is 2 and torchrun started 4 processes"):
+        pairs.load(options(directory, tp_degree=2))
