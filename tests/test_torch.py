@@ -16,9 +16,11 @@ import pytest
 from safetensors.numpy import save_file
 
 from app.__main__ import main
-from app.backends.checkpoints.checkpoint import SafetensorsCheckpoint, read_config
+from app.backends.checkpoints.checkpoint import SafetensorsCheckpoint
+from app.backends.checkpoints.config import read_config
 from app.engine.noise import draw
 from app.engine.pair import Pair
+from app.engine.restricted import restricted
 from app.engine.sampling import confidence
 from app.engine.sampling import warp as sampling_of_numpy
 from app.engine.scored import HostRows
@@ -207,6 +209,17 @@ def test_a_closed_cache_is_used_again(tiny: Path) -> None:
     first.close()
     assert made.new_sequence() is first
     assert made.new_sequence() is not first
+
+
+def test_ids_a_draft_may_not_say_are_never_likely(tiny: Path) -> None:
+    """More ids than the target has, and some that mean another thing to it."""
+    plain, made = model_of(tiny), model_of(tiny)
+    assert restricted(made, 120, frozenset({7, 9})) is made
+    expected, rows = (each.new_sequence().forward(IDS[:9], 2) for each in (plain, made))
+    banned = [7, 9, *range(120, 128)]
+    assert (rows[:, banned] == -np.inf).all()
+    others = np.setdiff1d(np.arange(128), banned)
+    np.testing.assert_array_equal(rows[:, others], expected[:, others])
 
 
 # --- whether rows depend on their window ---

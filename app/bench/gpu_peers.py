@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from app.backends.checkpoints.checkpoint import LlamaConfig
+from app.backends.checkpoints.config import LlamaConfig
 from app.backends.torch.model import Network
 
 

@@ -65,5 +65,11 @@ class _RestrictedCache:
 
 
 def restricted(draft: Model, vocab_size: int, never: frozenset[int]) -> Model:
-    """`draft`, cut to the ids a target of that many shares with it; itself where it shares all."""
-    return RestrictedModel(draft, vocab_size, never) if never or draft.vocab_size > vocab_size else draft
+    """`draft`, cut to the ids a target of that many shares with it; itself where it shares all, or can do so itself."""
+    if not never and draft.vocab_size <= vocab_size:
+        return draft
+    own = getattr(draft, "restrict", None)
+    if own is None:
+        return RestrictedModel(draft, vocab_size, never)
+    own(vocab_size, never)
+    return draft

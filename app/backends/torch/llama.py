@@ -14,7 +14,8 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from app.backends.checkpoints.checkpoint import Checkpoint, LlamaConfig
+from app.backends.checkpoints.checkpoint import Checkpoint
+from app.backends.checkpoints.config import LlamaConfig
 
 Tensor = Any  # torch.Tensor: the type checker runs without torch
 SPARE_ROWS = 16  # of a cache beyond the context: unused rows of a padded window are written there

@@ -33,14 +33,14 @@ def prepare(options: PairOptions, freed: int) -> Callable[[], Pair]:
     def name(path: Path | None) -> str | None:  # a fetched one lies in a folder named by its commit
         return path.name if path is not None and is_hub_id(path) else None
 
-    target, draft = pair_files(
+    files = pair_files(
         here(options.target, options.revision),
         here(options.draft, options.draft_revision),
         name(options.target),
         name(options.draft),
     )
     if parts > 1:
-        both = [files for files in (target, draft) if files is not None]
+        both = [one for one in (files.target, files.draft) if one is not None]
         ranks.check(parts, [(each.name, each.config.num_kv_heads, each.config.intermediate_size) for each in both])
         device = ranks.own_device(device)
     size = devices.DTYPES[dtype].itemsize / (parts if device.type == "cuda" else 1)  # the processor holds all parts
@@ -49,25 +49,25 @@ def prepare(options: PairOptions, freed: int) -> Callable[[], Pair]:
         free = memory.free_memory()
     elif device.index is None:  # what the GPUs do not hold, the processor's memory does
         free, where = free + (memory.free_memory() or 0), "memory on all devices"
-    check_memory(options, target, draft, size, size, free, freed, where)
+    check_memory(options, files, size, size, free, freed, where)
 
     def load() -> Pair:
         joined = ranks.join(parts, device) if parts > 1 else None
 
-        def model(files: ModelFiles, embeddings: ModelFiles | None) -> Model:
+        def model(own: ModelFiles, embeddings: ModelFiles | None) -> Model:
             return placement.load(
-                files.config,
-                files.weights(embeddings),
-                name=files.name,
+                own.config,
+                own.weights(embeddings),
+                name=own.name,
                 device=device,
                 dtype=dtype,
                 n_positions=options.n_positions,
-                kept_ids=files.kept_ids(),
-                exact=files is target,  # a draft's rows may be what they like: its q is what was drawn from
+                kept_ids=own.kept_ids(),
+                exact=own is files.target,  # a draft's rows may be what they like: its q is what was drawn from
                 ranks=joined,
             )
 
-        pair = loaded("torch", target, draft, model)
+        pair = loaded("torch", files, model)
         if joined is not None and joined.part.rank > 0:
             try:
                 joined.follow()

@@ -7,9 +7,9 @@ out at load (`identity`), not promised.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from collections.abc import Sequence as Ids
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -49,6 +49,9 @@ class Network:
     """The processes that each have a part, where there are several."""
     parted_head: bool = False
     """Whether the output layer's rows are shared among them."""
+
+    never: Tensor | None = None
+    """Rows of the output layer that are not to be said, int64 [n]."""
 
     def reduce(self, partial: Tensor) -> Tensor:
         """The sum of a partial product over the ranks."""
@@ -114,6 +117,13 @@ class TorchModel:
         except devices.FAULTS as error:
             raise devices.fault(f"{self.name} cannot run on {self.device}", error, PairError) from error
         return sequence
+
+    def restrict(self, vocab_size: int, never: Iterable[int]) -> None:
+        """Before its first sequence: give ids of `never`, and those from vocab_size on, the logit -inf."""
+        assert not self._made, "programs are recorded with what they may say"
+        ids = np.arange(self.vocab_size) if self.kept_ids is None else self.kept_ids
+        banned = np.flatnonzero((ids >= vocab_size) | np.isin(ids, list(never)))
+        self.network = replace(self.network, never=torch.from_numpy(banned).to(self.last))
 
     def own_sequence(self, number: int) -> TorchSequence:
         """A new cache, by whose number the ranks of tensor parallelism know it."""
@@ -282,7 +292,8 @@ def head(network: Network, hidden: Tensor) -> Tensor:
     logits = functional.linear(hidden, network.stages[-1].head)
     if network.ranks is not None and network.parted_head:
         logits = network.ranks.gather(logits)
-    return logits.float()
+    logits = logits.float()
+    return logits if network.never is None else logits.index_fill(-1, network.never, -torch.inf)
 
 
 class _Pass:

@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from app.backends.checkpoints.checkpoint import Checkpoint, LlamaConfig
+from app.backends.checkpoints.checkpoint import Checkpoint
+from app.backends.checkpoints.config import LlamaConfig
 from app.backends.torch import devices, identity, llama
 from app.backends.torch.model import Network, TorchModel
 from app.backends.torch.ranks import Ranks
