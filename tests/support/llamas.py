@@ -120,8 +120,11 @@ def reference_logits(
     hidden = config["hidden_size"]
     size = config.get("head_dim") or hidden // heads
     frequencies = config["rope_theta"] ** (-np.arange(0, size, 2) / size)
-    rope = config.get("rope_scaling")
-    if rope:
+    rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
+    kind = rope.get("rope_type", rope.get("type"))
+    if kind == "linear":
+        frequencies = frequencies / rope["factor"]
+    if kind == "llama3":
         for i, frequency in enumerate(frequencies):
             wavelength = 2 * np.pi / frequency
             low = rope["original_max_position_embeddings"] / rope["low_freq_factor"]

@@ -61,10 +61,11 @@ class SafetensorsCheckpoint:
         """Raises PairError for a directory that lacks a tensor, or holds what a Llama has not."""
         self.path = path
         self.config = read_config(path)
+        raw = read_json(path / "config.json")
         self._stored = self._index()
         self._alias: dict[str, str] = {}
         own = "kept_ids" in self._stored or any(name.endswith(".scales") for name in self._stored)
-        own = own or bool(read_json(path / "config.json").get("playground"))
+        own = own or bool(raw.get("playground"))
         embeddings, head = "model.embed_tokens.weight", "lm_head.weight"
         if self.config.tied and not own and head in self._stored:
             if embeddings not in self._stored:
@@ -75,6 +76,18 @@ class SafetensorsCheckpoint:
         tensors = {name: (shape, kind) for name, (_, shape, kind) in self._stored.items()}
         tensors |= {name: tensors[other] for name, other in self._alias.items()}
         check_tensors(self.config, tensors, SAFETENSORS_TYPES, str(path), own=own)
+        self._check_biases(raw)
+
+    def _check_biases(self, raw: dict[str, Any]) -> None:
+        """Biases are added wherever there are any, except that a configuration may say there are none: one of both is
+        wrong then, and which cannot be known. Raises PairError."""
+        for key, part in (("attention_bias", ".self_attn."), ("mlp_bias", ".mlp.")):
+            if raw.get(key) is False:
+                biases = [name for name in self._stored if part in name and name.endswith(".bias")]
+                if any(np.any(self.raw(name)) for name in biases):
+                    raise PairError(
+                        f"{self.path} says {key} = false and holds biases such as {biases[0]}; correct its config.json."
+                    )
 
     def _index(self) -> dict[str, tuple[Path, tuple[int, ...], str]]:
         """Name -> (file, shape, type) of every tensor."""
@@ -118,7 +131,8 @@ class SafetensorsCheckpoint:
         with safe_open(file, framework="numpy") as one, safe_open(other_file, framework="numpy") as two:
             left, right = one.get_slice(name), two.get_slice(other)
             for begin in range(0, shape[0], rows):
-                if not np.array_equal(left[begin : begin + rows], right[begin : begin + rows]):
+                end = min(begin + rows, shape[0])
+                if not np.array_equal(left[begin:end], right[begin:end]):
                     return False
         return True
 
