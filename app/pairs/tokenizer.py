@@ -41,7 +41,7 @@ class TextTokenizer:
         self.stop_ids = frozenset(index for index in stop_ids if index >= 0) | self._turn_ends()
         if not self.stop_ids:
             self.stop_ids = self._eos()
-        self.notes: tuple[str, ...] = tuple(map(str, self._config.get("notes") or ()))
+        self.notes: tuple[str, ...] = tuple(map(str, (self._config.get("playground") or {}).get("notes") or ()))
         if not self.has_chat_template:
             self.notes += ("This model has no chat template, so the prompt is fed as it is.",)
 
@@ -62,18 +62,18 @@ class TextTokenizer:
                 }
                 tokenizer.add_tokens([AddedToken(token["content"], special=bool(token.get("special")), **flags)])
         tokenizer.encode_special_tokens = bool(config.get("split_special_tokens", False))
-        flags_given = config.get("add_bos_token") is not None or config.get("add_eos_token") is not None
-        if flags_given or tokenizer.post_processor is None:
-            self._set_ends()
+        if isinstance(config.get("playground"), dict):
+            self._set_ends(config["playground"])
 
-    def _set_ends(self) -> None:
-        """Begin a text with BOS and end it with EOS, as the configuration says."""
+    def _set_ends(self, flags: dict[str, Any]) -> None:
+        """Begin a text with BOS and end it with EOS, as a GGUF says; a `tokenizer.json` says it in its post-processor,
+        beside which transformers too reads no flag."""
         single: list[str] = ["$A"]
         specials: list[tuple[str, int]] = []
         for name in ("bos", "eos"):
             token = self._config.get(f"{name}_token")
             index = self._tokenizer.token_to_id(token) if isinstance(token, str) else None
-            if self._config.get(f"add_{name}_token") and index is not None and isinstance(token, str):
+            if flags.get(f"add_{name}_token") and index is not None and isinstance(token, str):
                 single = [token, *single] if name == "bos" else [*single, token]
                 specials.append((token, index))
         self._tokenizer.post_processor = processors.TemplateProcessing(single=single, special_tokens=specials)

@@ -61,11 +61,13 @@ def hugging_face_files(path: Path, fields: dict[str, Any], tensors: Mapping[str,
         "tokenizer.json": tokenizer.json,
         "tokenizer_config.json": {
             "chat_template": template,
-            "add_bos_token": bool(field("tokenizer.ggml.add_bos_token", tokenizer.adds_bos)) and bos is not None,
-            "add_eos_token": bool(field("tokenizer.ggml.add_eos_token", False)) and ids["eos"] is not None,
             "bos_token": None if bos is None else tokens[bos],
             "eos_token": None if ids["eos"] is None else tokens[ids["eos"]],
-            "notes": list(tokenizer.notes),
+            "playground": {
+                "add_bos_token": bool(field("tokenizer.ggml.add_bos_token", tokenizer.adds_bos)) and bos is not None,
+                "add_eos_token": bool(field("tokenizer.ggml.add_eos_token", False)) and ids["eos"] is not None,
+                "notes": list(tokenizer.notes),
+            },
         },
     }
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from app.errors import PairError
 
-_UNKNOWN, _CONTROL, _USER_DEFINED, _UNUSED = 2, 3, 4, 5  # tokenizer.ggml.token_type
+_UNKNOWN, _CONTROL, _USER_DEFINED, _UNUSED, _BYTE = 2, 3, 4, 5, 6  # tokenizer.ggml.token_type
 _LLAMA3 = {"llama-bpe", "llama3", "llama-v3", "smaug-bpe", "dbrx"}
 """Names that converters gave Llama 3's way to split text."""
 _LLAMA3_WORDS = (
@@ -120,7 +120,9 @@ def _spm(path: Path, tokens: list[str], types: Any, field: Field, remedy: str) -
     from tokenizers import Tokenizer, decoders, models, normalizers
 
     scores = np.asarray(field("tokenizer.ggml.scores", ()), np.float64)
-    if len(scores) != len(tokens) or np.unique(scores).size < len(tokens) // 2:
+    normal = ~np.isin(types, (_UNKNOWN, _CONTROL, _USER_DEFINED, _UNUSED, _BYTE))
+    # converters that have no scores write the same for every token
+    if len(scores) != len(tokens) or np.unique(scores[normal]).size <= normal.sum() // 2:
         raise PairError(f"{path.name} holds no scores of its tokens, so they cannot be merged; {remedy}.")
     vocabulary = {token: index for index, token in enumerate(tokens)}
     ranked = []
