@@ -50,9 +50,17 @@ def test_every_environment_variable_is_described() -> None:
     sources = [*APP.rglob("*.py"), ROOT / "launch.sh", ROOT / ".ci" / "run"]
     code = "\n".join(path.read_text(encoding="utf-8") for path in sources)
     used = set(re.findall(r"environ(?:\.get\(|\[)\s*\"([A-Z][A-Z0-9_]+)\"", code))
+    used |= set(re.findall(r"^[A-Z_]+_VARIABLE = \"([A-Z][A-Z0-9_]+)\"", code, re.MULTILINE))
     used |= set(re.findall(r"\$\{([A-Z][A-Z0-9_]+):-", code))
     assert "PLAYGROUND_MODELS" in used
     assert used - names(read("app/cli/README.md")) == set(), "give each a row in app/cli/README.md"
+
+
+def test_every_figure_for_operators_is_described() -> None:
+    code = (APP / "ui" / "operation.py").read_text(encoding="utf-8")
+    figures = set(re.findall(r"\"(playground_\w+)\"", code))
+    assert figures
+    assert figures - names(read("app/ui/README.md")) == set(), "give each a row in app/ui/README.md"
 
 
 def test_every_endpoint_and_its_parameters_are_described() -> None:
