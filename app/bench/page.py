@@ -137,7 +137,7 @@ def _on_page(page: Any, address: str, k: int, max_tokens: int) -> dict[str, Any]
     text = str(page.evaluate("window.Playground.store.run.jsonl"))
     first_token = float(page.evaluate("window.firstTokenSeconds"))
     page.goto("about:blank")
-    return {**Metrics(trace.read(text.splitlines())).summary(), "first_token_s": first_token}
+    return {**Metrics(trace.read_text(text)).summary(), "first_token_s": first_token}
 
 
 def _alone(session: Session, k: int, max_tokens: int) -> dict[str, Any]:

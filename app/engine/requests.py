@@ -48,6 +48,9 @@ def validate(pair: Pair, request: Request, upstream: bool = False) -> None:
 def validate_unloaded(promised: Promised, request: Request, upstream: bool = False) -> None:
     """Raise RequestError for what cannot work, as far as it can be known before a pair is loaded, which may take minutes."""
     validate_sampling(request.sampling)
+    contents = (request.prompt, request.system, *(message.get("content", "") for message in request.messages))
+    if any("\ud800" <= character <= "\udfff" for text in contents if not text.isascii() for character in text):
+        raise RequestError("The prompt holds half a character, as text that is not UTF-8 does; write it in UTF-8.")
     if request.arms not in ("both", "target", "speculative"):
         raise RequestError(f"There is no arm {request.arms!r}; choose both, target or speculative.")
     if request.drafter not in DRAFTERS:

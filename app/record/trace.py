@@ -13,13 +13,15 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from app.errors import TraceError
-from app.record.limits import AUTO, DEFAULT_K, DEFAULT_MAX_TOKENS, K
+from app.record.limits import AUTO, DEFAULT_K, DEFAULT_MAX_TOKENS, MAX_TOKENS, K
 from app.record.typed import build
 
 SCHEMA_VERSION = 2
 READABLE_VERSIONS = (1, 2)
 """What the versions hold, and how they differ, stands in `app/record/README.md`."""
 MAX_TRACE_BYTES = 64 * 1024 * 1024
+MAX_EVENTS = 8 * MAX_TOKENS
+"""Both arms with a round a token, and the texts of each, are half of it."""
 
 Arm = Literal["target", "speculative"]
 Engine = Literal["own", "upstream"]
@@ -235,6 +237,8 @@ _EVENTS: dict[str, type[Event]] = {
     "run_finished": RunFinished,
 }
 _NAMES = {kind: name for name, kind in _EVENTS.items()}
+_ONE, _LONGEST = 1.001, 1e6
+"""A probability as rounding leaves it; seconds of a round."""
 _FORMER_AUTO = 0
 """How a request of version 1 said auto before it had a name."""
 
@@ -262,10 +266,13 @@ def dumps(event: Event) -> str:
 def loads(line: str) -> Event:
     """The event written by `dumps`. Raises TraceError naming the fault."""
     try:
-        data = json.loads(line)
+        data = json.loads(line, parse_constant=_no_number)
+    except RecursionError:
+        raise TraceError("This trace has a line that is nested too deeply to be an event; export it again.") from None
     except ValueError as error:
         raise TraceError(f"This trace has a line that is not JSON ({error}); export it again.") from None
-    kind = _EVENTS.get(data.pop("type", "")) if isinstance(data, dict) else None
+    name = data.pop("type", None) if isinstance(data, dict) else None
+    kind = _EVENTS.get(name) if isinstance(name, str) else None
     if kind is None:
         raise TraceError(
             "This trace has a line that is no event of a run; choose a .jsonl file exported by this playground."
@@ -274,6 +281,10 @@ def loads(line: str) -> Event:
         _upgrade(data)
     event: Event = build(kind, data, kind.__name__)
     return event
+
+
+def _no_number(name: str) -> float:
+    raise ValueError(f"{name} is no number of JSON")
 
 
 def _upgrade(data: dict[str, Any]) -> None:
@@ -297,7 +308,12 @@ def request(data: Any) -> Request:
 
 def read(lines: Iterable[str]) -> Trace:
     """A whole trace, checked: starts with one RunStarted, rounds count up in each arm, every id has a text."""
-    trace: Trace = [loads(line) for line in lines if line.strip()]
+    trace: Trace = []
+    for line in lines:
+        if line.strip():
+            trace.append(loads(line))
+            if len(trace) > MAX_EVENTS:
+                raise TraceError(f"This trace has more than {MAX_EVENTS} events, which no run of this playground has.")
     if not trace or not isinstance(trace[0], RunStarted):
         raise TraceError(
             "This trace does not begin with the start of a run; choose a .jsonl file exported by this playground."
@@ -315,11 +331,50 @@ def read(lines: Iterable[str]) -> Trace:
                     f"Round {next_index[event.arm]} of the {event.arm} arm is missing from this trace; export it again."
                 )
             next_index[event.arm] += 1
+            _check_figures(event)
             if missing := mentioned_ids(event) - known:
                 raise TraceError(f"This trace gives no text for token {min(missing)}; export it again.")
         if isinstance(event, RunFinished) and place != len(trace) - 1:
             raise TraceError("This trace goes on after the run's end; export it again.")
     return trace
+
+
+def _check_figures(round_: Round) -> None:
+    """Raise TraceError for what is no probability, or no time: figures are worked out of them."""
+    alternatives = [
+        alternative
+        for token in round_.drafted
+        for alternative in (*token.draft_alternatives, *token.target_alternatives)
+    ]
+    final = round_.final
+    if final is not None:
+        alternatives += [*final.alternatives, *final.residual]
+    probabilities = [probability for each in alternatives for probability in (each.model_prob, each.warped_prob)]
+    probabilities += [probability for token in round_.drafted for probability in (token.q, token.p)]
+    probabilities += [] if final is None else [final.p]
+    seconds = (round_.draft_seconds, round_.verify_seconds, round_.host_seconds)
+    ids = mentioned_ids(round_)
+    if not (
+        all(0 <= probability <= _ONE for probability in probabilities)
+        and all(0 <= each < _LONGEST for each in seconds)
+        and 0 <= (round_.total_variation or 0) <= _ONE
+        and all(id_ >= 0 for id_ in ids)
+    ):
+        raise TraceError(
+            f"Round {round_.index} of the {round_.arm} arm holds a figure that no run makes; export the trace again."
+        )
+
+
+def read_text(text: object) -> Trace:
+    """The trace whose lines this is, as a file or a browser brings it. Raises TraceError for anything else."""
+    if not isinstance(text, str):
+        raise TraceError("This is no text, so it is no trace; choose a .jsonl file exported by this playground.")
+    if len(text) > MAX_TRACE_BYTES:
+        raise TraceError(
+            f"This trace is larger than {MAX_TRACE_BYTES // 2**20} MiB, which no run of this playground is."
+        )
+    # Not splitlines: it breaks at U+2028 and the like, which JSON allows within a string.
+    return read(text.replace("\r\n", "\n").split("\n"))
 
 
 def write(trace: Iterable[Event]) -> Iterator[str]:

@@ -15,6 +15,10 @@ from app.errors import TraceError
 _hints = functools.cache(typing.get_type_hints)
 
 
+_LARGEST = 1e300
+_INTEGERS = 2**63
+
+
 def build(kind: Any, data: Any, where: str) -> Any:
     """A value of the dataclass `kind` from JSON types, every field checked against its annotation. where: names it in a fault.
 
@@ -37,7 +41,7 @@ def build(kind: Any, data: Any, where: str) -> Any:
 def _value(hint: Any, value: Any, where: str) -> Any:
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if origin is Literal:
-        ok = value in args
+        ok = isinstance(value, str | int) and value in args
     elif origin in (types.UnionType, typing.Union):  # `Literal[...] | None` is of the second kind
         if value is None and type(None) in args:
             return None
@@ -50,7 +54,7 @@ def _value(hint: Any, value: Any, where: str) -> Any:
     elif origin is dict:
         if not isinstance(value, dict):
             raise _mismatch(where)
-        key: Callable[[str], Any] = int if args[0] is int else str
+        key: Callable[[str], Any] = _whole if args[0] is int else str
         try:
             return {key(name): _value(args[1], item, where) for name, item in value.items()}
         except ValueError:
@@ -58,14 +62,33 @@ def _value(hint: Any, value: Any, where: str) -> Any:
     elif is_dataclass(hint):
         return build(hint, value, where)
     elif hint is float:
-        ok, value = isinstance(value, int | float) and not isinstance(value, bool), value
+        # a float of JSON such as 1e999 is infinite
+        ok = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= _LARGEST
     elif hint is int:
-        ok = isinstance(value, int) and not isinstance(value, bool)
+        ok = isinstance(value, int) and not isinstance(value, bool) and abs(value) < _INTEGERS
     else:
-        ok = isinstance(value, hint)
+        ok = isinstance(value, hint) and not (hint is str and _strange(value, where))
     if not ok:
         raise _mismatch(where)
     return value
+
+
+def _whole(name: str) -> int:
+    """An id as the name of a JSON field. Raises ValueError."""
+    if not (name.isascii() and name.isdecimal() and len(name) < 19):
+        raise ValueError
+    return int(name)
+
+
+def _strange(text: str, where: str) -> bool:
+    """Whether it holds half a character; in the texts of tokens, one that stands for no byte of a split one."""
+    if text.isascii():
+        return False
+    bytes_may_be_split = where == "TokenTexts.pieces"
+    return any(
+        "\ud800" <= character <= "\udfff" and not (bytes_may_be_split and "\udc80" <= character <= "\udcff")
+        for character in text
+    )
 
 
 def _mismatch(where: str) -> TraceError:

@@ -17,7 +17,6 @@ from app.ui.desk import Desk
 from app.ui.export import export_html
 from app.ui.knobs import request_of
 from app.ui.line import either
-from app.ui.recordings import read_trace
 from app.ui.session import Session
 from app.ui.visitors import visitor_of
 
@@ -71,7 +70,7 @@ def build(session: Session, desk: Desk) -> None:
     def export(trace_lines: str) -> str:
         """A trace (the lines of its file) as one self-contained HTML page."""
         try:
-            return export_html(read_trace(trace_lines))
+            return export_html(trace.read_text(trace_lines))
         except Exception as error:
             raise gr.Error(desk.sentence(error), print_exception=False) from None
 

@@ -2,17 +2,10 @@
 
 from __future__ import annotations
 
-from app.errors import RequestError, TraceError
+from app.errors import RequestError
 from app.record import trace
 from app.record.trace import Trace
 from app.ui.assets import REPLAYS
-
-
-def read_trace(text: str) -> Trace:
-    """A trace as a browser or a program sends it, checked. Raises TraceError."""
-    if len(text) > trace.MAX_TRACE_BYTES:
-        raise TraceError(f"This trace is larger than {trace.MAX_TRACE_BYTES // 2**20} MiB; open a smaller one.")
-    return trace.read(text.splitlines())
 
 
 def recordings() -> list[dict[str, str]]:
@@ -32,7 +25,7 @@ def recording(name: str) -> Trace:
     """A recorded run by its name. Raises RequestError where there is none of that name."""
     if name not in {known["name"] for known in recordings()}:
         raise RequestError(f"There is no recorded run {name!r}; choose one of the list.")
-    return read_trace((REPLAYS / f"{name}.jsonl").read_text(encoding="ascii"))
+    return trace.read_text((REPLAYS / f"{name}.jsonl").read_text(encoding="ascii"))
 
 
 def first_recording() -> Trace:

@@ -8,13 +8,12 @@ import gradio as gr
 
 from app.record.definitions import DEFINITIONS
 from app.record.metrics import Metrics
-from app.record.trace import Trace
+from app.record.trace import Trace, read_text
 from app.ui import assets, plots, recordings
 from app.ui.boundary import Boundary
 from app.ui.desk import Desk
 from app.ui.export import export_html
 from app.ui.live import Recent
-from app.ui.recordings import read_trace
 from app.ui.render import items
 
 
@@ -28,7 +27,7 @@ def build(replay: Trace | None, recent: Recent, desk: Desk, alone: bool = False)
 
     @boundary.answer
     def open_trace(text: Any) -> dict[str, Any]:
-        return {"items": items(read_trace(text))}
+        return {"items": items(read_text(text))}
 
     @boundary.answer
     def recording(name: Any) -> dict[str, Any]:
@@ -44,7 +43,7 @@ def build(replay: Trace | None, recent: Recent, desk: Desk, alone: bool = False)
 
     @boundary.answer
     def page_of(text: Any) -> dict[str, Any]:
-        return {"page": export_html(read_trace(text))}
+        return {"page": export_html(read_text(text))}
 
     settings = {
         "definitions": DEFINITIONS,

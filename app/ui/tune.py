@@ -14,10 +14,9 @@ import gradio as gr
 from app.errors import RequestError
 from app.record.limits import DEFAULT_KS, MAX_K, MIN_K
 from app.record.sweep import Step, sweep
-from app.record.trace import Event, Request, Sampling
+from app.record.trace import Event, Request, Sampling, read_text
 from app.ui.boundary import Boundary
 from app.ui.desk import Desk, Visitor
-from app.ui.recordings import read_trace
 from app.ui.session import Session
 from app.ui.stops import Stops
 from app.ui.sweep_view import (
@@ -235,7 +234,7 @@ def judged(jsonl: str) -> str:
     """The what-if of a trace as the browser holds it. Raises PlaygroundError."""
     if not jsonl.strip():
         raise RequestError("There is no run in the Playground yet; press Run there first.")
-    return what_if_html(read_trace(jsonl))
+    return what_if_html(read_text(jsonl))
 
 
 _EMPTY = (

@@ -7,6 +7,9 @@ two rows at least. The KV cache is never u8 (the plugin's default), where a valu
 
 from __future__ import annotations
 
+import errno
+import os
+import re
 from collections.abc import Callable
 from collections.abc import Sequence as Ids
 from pathlib import Path
@@ -26,6 +29,8 @@ from app.pairs.memory import free_memory
 
 BLOCK = 32  # tokens a KV block, fixed by the CPU plugin
 WEIGHT_BYTES = {"int8": 1 + 2 / int8.GROUP, "bf16": 2, "f16": 2, "f32": 4}
+_CONSTANTS = re.compile(r'offset="(\d+)"[^>]*? size="(\d+)"')
+"""Where a graph's file says its weights lie."""
 PREFILL = 256  # tokens scored at once while a prompt is read: bounds the activations' memory
 WIDTHS = (2, 3, 4, 5, 6, 8, 12, 16)
 """Rows a pass may be compiled for; a window between two of them runs on the wider."""
@@ -276,7 +281,23 @@ def _graph(
     sources = [Path(str(module.__file__)).read_text(encoding="utf-8") for module in (llama_graph, int8)]
     key = fingerprint(files, ov.get_version(), *sources, dtype)
 
-    def write(directory: Path) -> None:
-        ov.save_model(llama_graph.stateful(weights(), dtype), directory / "graph.xml", compress_to_fp16=False)
+    made: list[ov.Model] = []
 
-    return llama_graph.paged(core.read_model(filled(cache_dir / f"graph-{key}", write) / "graph.xml"))
+    def write(directory: Path) -> None:
+        made[:] = [llama_graph.stateful(weights(), dtype)]
+        try:
+            ov.save_model(made[0], directory / "graph.xml", compress_to_fp16=False)
+        except RuntimeError as error:
+            raise OSError(errno.EIO, str(error).splitlines()[0]) from None
+        # A full disk may go unnoticed there.
+        text = (directory / "graph.xml").read_text(encoding="utf-8", errors="replace")
+        ends = [int(offset) + int(size) for offset, size in _CONSTANTS.findall(text)]
+        if not text.rstrip().endswith("</net>") or (directory / "graph.bin").stat().st_size < max(ends, default=0):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    try:
+        return llama_graph.paged(core.read_model(filled(cache_dir / f"graph-{key}", write) / "graph.xml"))
+    except PairError:
+        if not made:
+            raise
+        return llama_graph.paged(made[0])  # no room for it anywhere
