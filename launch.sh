@@ -78,7 +78,7 @@ wants() {
   return 1
 }
 
-# The Neuron packages live in AWS's own environments: use the active one, and add the page's packages to it.
+# The Neuron packages live in environments of their own: use the active one, and add what the engine needs to it.
 neuron_python() {
   local python="${VIRTUAL_ENV:-${CONDA_PREFIX:-/none}}/bin/python"
   has() { "$python" -c "import importlib.util as u, sys; sys.exit(u.find_spec('$1') is None)" 2>/dev/null; }
@@ -87,10 +87,10 @@ neuron_python() {
     has neuronx_distributed_inference || fail "No Neuron environment is active: on an Inf2, Trn1 or Trn2 instance, activate one that has transformers-neuronx or neuronx-distributed-inference (see app/neuron/README.md), then run the same command."
     requirements=app/backends/requirements-neuron-nxd.txt
   fi
-  if ! "$python" -c 'import gradio, jinja2, plotly, tokenizers' 2>/dev/null; then
-    echo "Adding the page's packages to the Neuron environment..." >&2
+  if ! "$python" -c 'import jinja2, ml_dtypes, safetensors, tokenizers' 2>/dev/null; then
+    echo "Adding the engine's packages to the Neuron environment..." >&2
     "$python" -m pip install --disable-pip-version-check --quiet -r "$requirements" >&2 ||
-      fail "Adding the page's packages failed; check the network connection, then run the same command again."
+      fail "Adding the engine's packages failed; check the network connection, then run the same command again."
   fi
   printf '%s' "$python"
 }
@@ -142,6 +142,15 @@ check() {
 
 if wants neuron "$@"; then
   python=$(neuron_python) || exit 1
+  case "${1:-serve}" in
+    serve | -*)
+      # the page in its own environment, its engine in Neuron's
+      make_venv
+      install requirements.txt
+      export PLAYGROUND_NEURON_PYTHON=$python
+      exec "$VENV/bin/python" -m app "$@"
+      ;;
+  esac
   exec "$python" -m app "$@"
 fi
 

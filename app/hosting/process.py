@@ -22,6 +22,7 @@ from app.hosting.channel import Channel
 from app.hosting.child import NEXT, STOP
 from app.hosting.described import Described
 from app.hosting.recipe import Recipe
+from app.neuron.monitor import TAG_VARIABLE, process_tag
 from app.record import trace
 from app.record.trace import Event, Request, Round, RunFinished
 
@@ -60,7 +61,7 @@ class Child:
                 pass_fds=(theirs.fileno(), kept),
                 stdin=subprocess.DEVNULL,
                 stdout=2,  # what an acceptor prints is no output of the page's
-                env={**os.environ, "PYTHONPATH": path},
+                env={**os.environ, "PYTHONPATH": path, TAG_VARIABLE: process_tag()},
                 start_new_session=True,
             )
         except OSError as error:

@@ -9,10 +9,11 @@ from __future__ import annotations
 import atexit
 import json
 import os
+import platform
 import shutil
 import subprocess
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -69,6 +70,12 @@ class Report:
     reading: MemoryReading | None = None
 
 
+def process_tag() -> str:
+    """The name under which neuron-monitor knows this process and those it starts: a pid is not enough, neither on a machine
+    with containers, nor where the engine is a process of its own."""
+    return os.environ.get(TAG_VARIABLE) or f"playground-{platform.node()}-{os.getpid()}"
+
+
 def parse_report(line: str, pid: int, tag: str | None = None) -> Report:
     """What a line says of the process `pid`.
 
@@ -82,8 +89,8 @@ def parse_report(line: str, pid: int, tag: str | None = None) -> Report:
     entries = [entry for entry in entries if isinstance(entry, dict)] if isinstance(entries, list) else []
     own = [entry for entry in entries if entry.get("pid") == pid]
     if not own:
-        name = str(pid) if tag is None else tag
-        own = [entry for entry in entries if str(entry.get("neuron_runtime_tag", "")) == name]
+        names = (str(pid), tag)
+        own = [entry for entry in entries if str(entry.get("neuron_runtime_tag", "")) in names]
     readings = [reading for entry in own if (reading := _reading(entry)) is not None]
     if not readings:
         return Report(bool(own))
@@ -138,8 +145,15 @@ def _is_size(value: object) -> bool:
 class MemoryMonitor:
     """Reads neuron-monitor's stream in the background, from the first `read` on; without it, the process's memory."""
 
-    def __init__(self, command: str | None = None, pid: int | None = None) -> None:
-        """command: path of neuron-monitor, looked up where None. pid: the process to report on, this one where None."""
+    def __init__(
+        self,
+        command: str | None = None,
+        pid: int | None = None,
+        main_memory: Callable[[], int] = process_memory,
+    ) -> None:
+        """command: path of neuron-monitor, looked up where None. pid: the process to report on, this one where None.
+        main_memory: bytes to show where the device's cannot be read."""
+        self._main_memory = main_memory
         self._command = command
         self._pid = os.getpid() if pid is None else pid
         self._lock = threading.Lock()
@@ -156,7 +170,7 @@ class MemoryMonitor:
                 self._start()
             if self._latest is not None:
                 return self._latest
-            return MemoryReading(process_memory(), note=self._note)
+            return MemoryReading(self._main_memory(), note=self._note)
 
     def close(self) -> None:
         with self._lock:
@@ -191,7 +205,7 @@ class MemoryMonitor:
         assert process.stdout is not None
         with process.stdout as reports:
             for line in reports:
-                report = parse_report(line, self._pid, os.environ.get(TAG_VARIABLE))
+                report = parse_report(line, self._pid, process_tag())
                 with self._lock:
                     # A report without sizes, of a process that is there, takes nothing back of what is known.
                     if report.reading is not None or report.present is False:

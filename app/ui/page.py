@@ -9,6 +9,7 @@ from typing import Any
 import gradio as gr
 from starlette.middleware import Middleware
 
+from app.neuron.monitor import MemoryMonitor
 from app.record.trace import Trace
 from app.ui import about, api, assets, chooser, hardware, knobs, playground, recordings, tune
 from app.ui.desk import Desk
@@ -54,7 +55,7 @@ def build_page(
             with gr.Tab("Tune k", id="tune"):
                 tune.build(session, desk, playground.DEFAULT_PROMPT, examples, assets.plotly_address())
             with gr.Tab("Hardware", id="hardware"):
-                hardware.build()
+                hardware.build(None if session is None else MemoryMonitor(main_memory=session.memory))
             with gr.Tab("About", id="about"):
                 told = gr.HTML(_about(session), apply_default_css=False, elem_id="about-text")
         if session is not None:

@@ -133,6 +133,26 @@ def test_in_a_container_the_process_is_known_by_its_tag() -> None:
     named = entry(31337, "playground", neuron_device=700)
     assert parse_report(report(other, named), OURS, "playground").reading == MemoryReading(700, on_device=True)
     assert parse_report(report(other, named), OURS) == Report(present=False)
+    assert parse_report(report(other, outside), OURS, "playground").reading is not None  # a runtime that takes no tag
+
+
+def test_the_engine_is_found_where_it_is_a_process_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It inherits the tag of the page, which cannot know its pid outside of a container."""
+    monkeypatch.delenv(neuron_monitor.TAG_VARIABLE, raising=False)
+    line = report(entry(31337, neuron_monitor.process_tag(), neuron_device=700))
+    monitor = MemoryMonitor(tool(tmp_path, f"print({line!r}, flush=True)\ntime.sleep(600)"))
+    try:
+        assert eventually(monitor, lambda reading: reading.on_device).total == 700
+    finally:
+        monitor.close()
+    monkeypatch.setenv(neuron_monitor.TAG_VARIABLE, "mine")
+    assert neuron_monitor.process_tag() == "mine"
+
+
+def test_elsewhere_it_is_the_engines_memory_that_is_shown(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.setattr(neuron_monitor, "USUAL_PLACE", tmp_path / "neuron-monitor")
+    assert MemoryMonitor(main_memory=lambda: 12345).read().total == 12345
 
 
 def test_the_pid_goes_before_the_tag() -> None:

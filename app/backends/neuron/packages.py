@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import os
-import platform
 import re
 from importlib import metadata
 from pathlib import Path
@@ -16,7 +15,7 @@ from app.backends.neuron.machine import check_cores
 from app.backends.neuron.nxd import NxdInference
 from app.backends.neuron.tnx import TransformersNeuronx
 from app.errors import PairError
-from app.neuron.monitor import TAG_VARIABLE
+from app.neuron.monitor import TAG_VARIABLE, process_tag
 
 BY_NAME: dict[str, Library] = {library.name: library for library in (TransformersNeuronx(), NxdInference())}
 """In the order in which they are looked for."""
@@ -60,7 +59,7 @@ def import_library(library: Library, tp_degree: int) -> Any:
     if not named:
         os.environ["NEURON_RT_NUM_CORES"] = str(tp_degree)
     # By default the pid, which is not this process's alone on a machine with containers.
-    os.environ.setdefault(TAG_VARIABLE, f"playground-{platform.node()}-{os.getpid()}")
+    os.environ.setdefault(TAG_VARIABLE, process_tag())
     try:
         importlib.import_module("torch_neuronx")
         return importlib.import_module(library.package)
