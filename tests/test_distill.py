@@ -25,6 +25,8 @@ from app.distill.pack import away, pack
 from app.distill.target import Target
 from app.errors import PairError, RequestError
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parent.parent
 PROMPTS = ROOT / "assets" / "prompts.json"
 DRAFT = ROOT / "assets" / "draft"

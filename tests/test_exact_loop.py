@@ -25,6 +25,8 @@ from tests.support.proofs import (
     target_joint,
 )
 
+pytestmark = pytest.mark.slow
+
 
 def chi_square(counts: Mapping[tuple[int, ...], int], joint: Joint) -> float:
     """The p-value of the counts under the distribution; cells expecting fewer than 5 are taken together."""

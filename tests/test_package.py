@@ -15,6 +15,8 @@ from packaging.utils import canonicalize_name
 
 from app.places import ASSETS
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parent.parent
 
 

@@ -41,6 +41,7 @@ CASES: list[dict[str, Any]] = json.loads((ROOT / "tests" / "support" / "referenc
     "cases"
 ]
 TOKENS = 24
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -80,6 +80,7 @@ def best_fixed(costs: Costs, chances: tuple[float, float, float]) -> float:
     return min(sum(count * costs.of(width) for width, count in fixed_widths(k, chances).items()) for k in (1, *ALL))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("costs", [line(0.02, 0.06), line(0.02, 0.1), line(0.05, 0.15), line(0.2, 0.1)])
 @pytest.mark.parametrize("chances", [(0.3, 0.3, 0), (0.5, 0.5, 0), (0.7, 0.7, 0), (0.9, 0.9, 0), (0.95, 0.3, 0.02)])
 @pytest.mark.parametrize("sure", [lambda chance: chance, lambda chance: 0.7], ids=["knows", "never knows"])
@@ -92,12 +93,14 @@ def test_never_5_percent_slower_than_the_best_fixed_window(
     assert auto <= 1.05 * fixed, (auto / total, fixed / total)
 
 
+@pytest.mark.slow
 def test_faster_than_any_fixed_window_where_the_draft_knows_what_it_knows() -> None:
     costs, chances = line(0.02, 0.1), (0.95, 0.2, 0.4)
     auto = sum(spent(Adaptive(costs, ALL), each, costs) for each in texts(chances))
     assert auto < 0.95 * best_fixed(costs, chances)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("costs", [line(0.02, 0.06), line(0.02, 0.1), line(0.05, 0.15), line(0.2, 0.1)])
 @pytest.mark.parametrize("chance", [0.0, 0.03, 0.06])
 @pytest.mark.parametrize("confidence", [0.1, 0.5, 0.9])
