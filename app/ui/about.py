@@ -33,7 +33,8 @@ client = Client("http://127.0.0.1:7860")
 print(client.predict(api_name="/pairs"))
 job = client.submit("Name three rivers.", k=4, api_name="/run")
 for line in job:
-    print(line)  # one event of the run, as JSON"""
+    print(line)  # one event of the run, as JSON
+job.result()  # raises what the playground refused, as a sentence"""
 
 _COMMANDS = """./launch.sh run --prompt "Name three rivers." --k 4 --json
 ./launch.sh export trace.jsonl

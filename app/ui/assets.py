@@ -32,6 +32,7 @@ VIEW_SCRIPTS = (
     "tpot_plot.js",
     "picture.js",
     "files.js",
+    "tour.js",
     "asked.js",
     "cards.js",
     "view.js",
@@ -58,6 +59,7 @@ VIEW_STYLES = (
     "plot.css",
     "card.css",
     "rounds.css",
+    "tour.css",
 )
 PAGE_STYLES = (
     *VIEW_STYLES,

@@ -49,6 +49,9 @@ def wire(
     def everything(sentence: str, fault: bool = False) -> list[Any]:
         return [gr.update(value=session.chosen, interactive=True), _note(sentence, fault), *shown()]
 
+    def chosen(_: object = None) -> str:
+        return session.chosen
+
     def load(name: str) -> None:
         session.switch(name)
         loaded()
@@ -71,6 +74,22 @@ def wire(
         show_progress="hidden",
         concurrency_limit=1,
         trigger_mode="once",
+        api_visibility="private",
+    )
+    # another page may have loaded another pair: every page follows
+    follower = gr.HTML(
+        html_template="<span hidden></span>",
+        js_on_load="window.Playground.followPair(trigger, server)",
+        server_functions=[chosen],
+        apply_default_css=False,
+        elem_id="pair-follower",
+    )
+    follower.tick(
+        lambda: everything(f"{session.chosen} is loaded."),
+        None,
+        [chooser, note, *outputs],
+        show_progress="hidden",
+        queue=False,
         api_visibility="private",
     )
     page.load(

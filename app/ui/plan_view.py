@@ -48,14 +48,14 @@ def memory_html(reading: MemoryReading, capacity: int = CORE_BYTES) -> str:
     """Live memory: per core, which has `capacity` bytes, on a Neuron machine; the process's elsewhere, and why."""
     if not reading.on_device:
         return (
-            '<section class="pg hw live"><h4>Memory of this process</h4>'
+            '<section class="pg hw live"><h2>Memory of this process</h2>'
             f'<p><span class="figure">{_size(reading.total)}</span></p>'
             f'<p class="fine">{html.escape(reading.note)}</p></section>'
         )
     cores = f" on {len(reading.cores)} NeuronCores" if reading.cores else ""
     rest = f", {_size(reading.unattributed)} of it not told core by core" if reading.unattributed else ""
     return (
-        '<section class="pg hw live"><h4>Device memory of this process, live</h4>'
+        '<section class="pg hw live"><h2>Device memory of this process, live</h2>'
         f'<p><span class="figure">{_size(reading.total)}</span>{cores}{rest}</p>'
         + _live_bars(reading, capacity)
         + "</section>"
@@ -176,14 +176,14 @@ def _notes(title: str, sentences: Sequence[str], kind: str = "") -> str:
     if not sentences:
         return ""
     return (
-        f'<div class="{kind}"><h4>{title}</h4><ul>{"".join(f"<li>{html.escape(s)}</li>" for s in sentences)}</ul></div>'
+        f'<div class="{kind}"><h2>{title}</h2><ul>{"".join(f"<li>{html.escape(s)}</li>" for s in sentences)}</ul></div>'
     )
 
 
 def _steps(steps: Sequence[str]) -> str:
     if not steps:
         return ""
-    return f"<div><h4>Load order</h4><ol>{''.join(f'<li>{html.escape(step)}</li>' for step in steps)}</ol></div>"
+    return f"<div><h2>Load order</h2><ol>{''.join(f'<li>{html.escape(step)}</li>' for step in steps)}</ol></div>"
 
 
 def _size(size: int) -> str:

@@ -117,7 +117,7 @@ def elsewhere_html(acceptance: float) -> str:
     ]
     heads = ("pair", "target alone, ms", "draft, ms", "c", "best k", "TPOT, ms", "speedup")
     return (
-        '<section class="pg tune"><h4>Elsewhere <b class="label">a projection, not a measurement</b></h4>'
+        '<section class="pg tune"><h2>Elsewhere <b class="label">a projection, not a measurement</b></h2>'
         f"<p>If such a pair agreed as often as this one just did (α = {acceptance:.3f}), at the median latencies AWS "
         "published for Trainium, and if verifying a window cost what one token costs (v = 1):</p>"
         f"{_table(heads, rows, 'Projection')}</section>"

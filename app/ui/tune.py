@@ -210,7 +210,7 @@ def _drawn(steps: Iterator[Step], stop: asyncio.Event) -> Iterator[Shown]:
 
 def _what_if_part(boundary: Boundary) -> None:
     gr.HTML(
-        '<section class="pg tune"><h4>What if, from a single run</h4><p class="fine">A recorded run tells what a smaller '
+        '<section class="pg tune"><h2>What if, from a single run</h2><p class="fine">A recorded run tells what a smaller '
         "window would have kept of the same text, with no further run. Judged from the run shown in the Playground.</p>"
         "</section>",
         apply_default_css=False,

@@ -39,7 +39,7 @@
             h(
               "section",
               { class: "plot", "aria-label": each.title },
-              h("h4", {}, each.title),
+              h("h2", {}, each.title),
               areas[i],
               h("p", { class: "plot-note" }, each.note),
             )

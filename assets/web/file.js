@@ -1,7 +1,7 @@
 /* In an exported page, or one of a static site: the trace stands in the document. */
 (() => {
   const Playground = (globalThis.Playground ??= {});
-  const { Store, View, define, dressPage, present, wantsSlowMotion } = Playground;
+  const { Store, Tour, View, define, dressPage, present, wantsSlowMotion } = Playground;
 
   /** Light or dark, as chosen or as the system has it. */
   Playground.dressFile = () => {
@@ -23,6 +23,8 @@
     document.getElementById("pg-playground").replaceChildren(view.element);
     Playground.mountRounds(document.getElementById("pg-rounds"), store, true);
     present(store);
+    const step = Tour.asked();
+    if (step >= 0) store.on("run", () => setTimeout(() => view.guide(step)));
     store.show(JSON.parse(document.getElementById("pg-trace").textContent));
   };
 })();

@@ -89,6 +89,11 @@
         { class: "toolbar", "aria-label": "Files" },
         group("Export", ...needRun),
         group("Copy", ...copy),
+        group(
+          "See",
+          view.intro && toolButton("examples", "What to try, with what to watch", () => view.showExamples()),
+          toolButton("the tour", "What is what, in four steps", () => view.begin()),
+        ),
       );
       if (server) this.element.append(this.#open(group("Open"), recordings));
     }
@@ -171,7 +176,10 @@
     async #import(file) {
       const [chosen] = file.files;
       file.value = "";
-      if (chosen) this.view.open(this.server.open_trace(await chosen.text()), chosen.name);
+      if (!chosen) return;
+      const text = await chosen.text();
+      if (/^\s*\{/.test(text)) this.view.open(this.server.open_trace(text), chosen.name);
+      else this.view.refuse(chosen.name, "no trace of this playground; choose a .jsonl file exported by it.");
     }
 
     async #exportPage() {

@@ -7,6 +7,12 @@
   const ROUNDING = 1e-6; // below it a distance is that of floating point
 
   class Headline {
+    static tour = {
+      title: "The same text in fewer passes",
+      words:
+        "The big model had to go through its weights once for each token on its own. With guesses to check it needed far fewer passes, and the text is still exactly its own.",
+    };
+
     constructor(store) {
       this.store = store;
       this.figures = new Map();
@@ -16,7 +22,7 @@
         return element;
       };
       const cell = (title, name, className, ...content) =>
-        h("div", { class: `cell ${className}` }, h("h3", {}, term(title, name)), h("p", {}, ...content));
+        h("div", { class: `cell ${className}` }, h("h2", {}, term(title, name)), h("p", {}, ...content));
       const pair = (title, name, base, className = "") =>
         cell(
           title,

@@ -7,6 +7,8 @@
   let values = [];
   let apply = () => {};
   let after = null;
+  let pending = null; // set, and not yet taken up: a page that is still starting hears no event
+  const AGAIN_MS = 300;
 
   const within = (
     value,
@@ -30,6 +32,14 @@
     return { ...rest, k: auto ? "auto" : rest.k };
   };
 
+  /** Press Run, again where the page was not yet listening. */
+  const press = (tries = 20) => {
+    const { store } = Playground;
+    if (store.live || tries === 0) return;
+    document.querySelector("#run")?.click();
+    setTimeout(() => store.run.lines.length || press(tries - 1), AGAIN_MS);
+  };
+
   /** The address's parameters that are not of the knobs. */
   const OTHERS = ["tab", "replay", "at", "present"];
 
@@ -38,21 +48,28 @@
     known = settings_;
     values = known.names.map((name) => known.defaults[name]);
     apply = (wanted) => {
-      props.value = wanted;
-      trigger("apply");
+      pending = wanted;
+      const ask = () => {
+        if (pending !== wanted) return;
+        props.value = wanted;
+        trigger("apply");
+        setTimeout(ask, AGAIN_MS);
+      };
+      ask();
     };
     const parameters = new URLSearchParams(location.search);
     const wanted = fromParameters(parameters);
-    if (parameters.get("run")) after = () => document.querySelector("#run").click();
+    if (parameters.get("run")) after = press;
     if (Object.keys(wanted).length || after) apply(wanted);
   };
 
   /** The knobs' event: what they become. */
   Playground.applied = (wanted, ...current) => {
-    const list = merged(wanted ?? {}, current);
+    const list = merged(pending ?? wanted ?? {}, current);
+    pending = null;
     const then = after;
     after = null;
-    if (then) setTimeout(then, 150); // Gradio sets the components after this returns
+    if (then) setTimeout(() => then(), 150); // Gradio sets the components after this returns
     remember(list);
     return list;
   };
@@ -72,7 +89,7 @@
 
   /** Set the knobs; then, if asked, press Run. */
   const choose = (wanted, run = false) => {
-    after = run ? () => document.querySelector("#run").click() : null;
+    after = run ? press : null;
     apply({ ...known.defaults, ...wanted });
   };
 

@@ -5,6 +5,13 @@
 
   /** What the colours and forms mean, with live counts; a press isolates one kind. */
   class Legend {
+    static tour = {
+      title: "What the colours say",
+      words:
+        "Every token says where it came from, by colour and by form. Press one here to see that kind alone; point at a token for its probabilities in both models and the coin that was flipped.",
+      act: (store) => store.seek(Infinity),
+    };
+
     constructor(store, panes) {
       this.store = store;
       this.panes = panes;

@@ -1,7 +1,7 @@
 /* In the Gradio page: what its components and buttons call. There is one store, which all its tabs show. */
 (() => {
   const Playground = (globalThis.Playground ??= {});
-  const { Store, View, choose, define, dressPage, linkOf, present, wantsSlowMotion, watchTabs } = Playground;
+  const { Store, Tour, View, choose, define, dressPage, linkOf, present, wantsSlowMotion, watchTabs } = Playground;
 
   const store = new Store();
   dressPage();
@@ -22,6 +22,16 @@
     const view = new View(store, { ...settings, server, linkOf, choose: settings.alone ? null : choose });
     element.replaceChildren(view.element);
     watch("value", () => store.receive(props.value, server.missed));
+    const step = Tour.asked();
+    if (step >= 0) {
+      const begin = () => {
+        if (store.live || !store.run.finished) return;
+        store.removeEventListener("state", begin);
+        view.guide(step);
+      };
+      store.on("state", begin);
+      if (!/[?&](run|replay)=/.test(location.search)) view.showFirst();
+    }
     if (settings.preloaded && !store.run.lines.length) view.open(server.preloaded());
     else openAsked(view);
     Playground.view = view;

@@ -27,6 +27,21 @@
 
   /** One arm's tokens, appended as they come; never drawn twice. */
   class Pane {
+    static tour = {
+      title: "Inside a window",
+      words:
+        "Dotted are the guesses of the small model. One pass of the big one judges them all, left to right: kept, kept, refused. The first that is refused is replaced by the big model's own token. Press step to go on.",
+      act: (store) => {
+        store.pause();
+        const round = store.run.arms.speculative.rounds.find(({ refused, tokens }) =>
+          refused.length && tokens.length > 1
+        );
+        if (!round) return;
+        store.seek(round.since);
+        store.step(1);
+      },
+    };
+
     constructor(store, arm) {
       this.store = store;
       this.elements = new WeakMap(); // by token
@@ -52,7 +67,7 @@
       this.element = h(
         "section",
         { class: `pane pane-${arm}`, "aria-label": NAMES[arm] },
-        h("header", {}, h("h3", {}, NAMES[arm]), this.promise, this.place),
+        h("header", {}, h("h2", {}, NAMES[arm]), this.promise, this.place),
         this.list,
         this.empty,
       );

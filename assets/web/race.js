@@ -13,6 +13,16 @@
 
   /** Both arms on one time axis: a column for each pass, a cell for each token it gave. Also the scrubber and player. */
   class Race {
+    static tour = {
+      title: "The race",
+      words:
+        "Each block is one pass, on the clock of its own arm. A pass of the target alone gives one token; a pass with guesses gives as many as were right, and one more. Slow motion shows what took a part of a second.",
+      act: (store) => {
+        store.seek(0);
+        store.play();
+      },
+    };
+
     constructor(store) {
       this.store = store;
       this.canvas = h("canvas", {
@@ -73,7 +83,7 @@
         h(
           "header",
           {},
-          h("h3", { title: "Every pass on its arm's own clock, a cell for each token it gave" }, "The race"),
+          h("h2", { title: "Every pass on its arm's own clock, a cell for each token it gave" }, "The race"),
           this.lead,
           this.slow,
           this.moment,

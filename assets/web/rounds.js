@@ -106,7 +106,7 @@
         h(
           "section",
           { class: "panel" },
-          h("h4", {}, name ? term(title, name) : title),
+          h("h2", {}, name ? term(title, name) : title),
           h("p", { class: "panel-note" }, note),
           content,
         );
@@ -309,7 +309,7 @@
       this.ruleText.textContent = other && this.rule.value !== ""
         ? `${other.description} ${format.number(other.expected_length)} tokens a pass, against ${
           format.number(this.arm.rounds.at(-1).figures.mean_acceptance_length)
-        } in this run.`
+        } in this run. The bar with a number in each row: so many drafts it would have kept.`
         : "";
       if (!other || this.rule.value === "") return;
       const drafting = this.arm.rounds.filter((round) => round.drafted.length);

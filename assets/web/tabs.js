@@ -28,8 +28,11 @@
     });
     window.addEventListener("popstate", () => show(wanted()));
     if (wanted() === FIRST) return;
+    // a run that the link asks for is started in the first tab
+    const asked = new URLSearchParams(location.search).has("run");
     const waiting = setInterval(() => {
-      if (!buttons().length) return;
+      const { run, live } = Playground.store;
+      if (!buttons().length || (asked && !live && !run.lines.length && !run.error)) return;
       clearInterval(waiting);
       show(wanted());
     }, 50);

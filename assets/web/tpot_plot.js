@@ -18,7 +18,7 @@
       this.element = h(
         "section",
         { class: "plot", "aria-label": "Time per output token" },
-        h("header", {}, h("h3", {}, term("ms per token", "TPOT"), " as the text grows"), published),
+        h("header", {}, h("h2", {}, term("ms per token", "TPOT"), " as the text grows"), published),
         this.area,
       );
       this.element.hidden = !figure;

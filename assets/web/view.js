@@ -12,6 +12,7 @@
     Plot,
     Race,
     Toolbar,
+    Tour,
     attachCard,
     format,
     h,
@@ -27,6 +28,7 @@
     constructor(store, options) {
       this.store = store;
       this.server = options.server;
+      this.recordings = options.recordings ?? [];
       this.keepDue = this.kept = 0;
       this.reference = h("p", { class: "reference", role: "note", hidden: true }, REFERENCE);
       this.message = h(
@@ -41,12 +43,12 @@
       this.legend = new Legend(store, this.panes);
       this.plot = new Plot(store, options.figure, options.plotly);
       this.asked = new Asked(store, options.choose);
+      this.intro = options.choose ? intro(options.cards ?? [], options.choose) : null;
       this.toolbar = new Toolbar(this, options.server, options.recordings ?? [], options.linkOf);
       this.advice = h("p", { class: "advice", hidden: true });
       this.headline.element.prepend(this.message);
       const panes = h("div", { class: "panes" }, ...this.panes.map((pane) => pane.element));
       const course = h("div", { class: "course" }, this.race.element, this.plot.element);
-      this.intro = options.choose ? intro(options.cards ?? [], options.choose) : null;
       this.element = h(
         "div",
         { class: "pg pg-view" },
@@ -60,6 +62,9 @@
         this.advice,
         this.toolbar.element,
       );
+      const [, speculative] = this.panes;
+      const stops = [[Headline, this.headline], [Race, this.race], [Pane, speculative], [Legend, this.legend]];
+      this.stops = stops.map(([{ tour }, { element }]) => ({ ...tour, element, act: () => tour.act?.(store) }));
       attachCard(store, panes, this.panes);
       store.on("run", () => this.#reset());
       store.on("items", () => this.#grow());
@@ -72,9 +77,35 @@
       if (store.run.lines.length) this.#grow();
     }
 
+    /** Begin the tour at this step; there has to be a finished run to speak of. */
+    guide(place = 0) {
+      this.tour ??= new Tour(this.stops);
+      this.tour.show(place);
+    }
+
+    /** The tour, of the run on the page or of a recorded one. */
+    async begin() {
+      if (this.store.live) return;
+      if (!this.store.run.finished) await this.showFirst();
+      if (this.store.run.finished) this.guide();
+    }
+
+    /** What to try, above the run on the page, or away again. */
+    showExamples() {
+      const shown = this.element.classList.toggle("examples");
+      if (shown) this.intro.scrollIntoView({ block: "nearest" });
+    }
+
+    /** The first of the recorded runs, at its end. */
+    async showFirst() {
+      const [first] = this.recordings;
+      if (first) await this.toolbar.recording(first.name, true);
+    }
+
     #reset() {
       for (const pane of this.panes) pane.reset();
       this.toolbar.reset();
+      this.element.classList.remove("examples");
       this.say("", "");
       this.#move();
     }

@@ -381,7 +381,8 @@ def test_exported_page_opens_as_a_file_and_the_trace_imports_again(
     broken = downloads / "broken.jsonl"
     broken.write_text("no trace\n", encoding="ascii")
     page.get_by_label("Open a trace file").set_input_files(broken)
-    expect(page.locator(".message")).to_contain_text("not JSON")
+    expect(page.locator(".message")).to_contain_text("broken.jsonl: no trace of this playground")
+    expect(page.locator(".message")).to_contain_text("Below is the earlier run.")
 
 
 def test_trace_replays_without_a_model(open_page: Open, address: str) -> None:
