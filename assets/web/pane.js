@@ -36,9 +36,7 @@
         const round = store.run.arms.speculative.rounds.find(({ refused, tokens }) =>
           refused.length && tokens.length > 1
         );
-        if (!round) return;
-        store.seek(round.since);
-        store.step(1);
+        if (round) store.showWindow(round);
       },
     };
 

@@ -150,6 +150,14 @@
       this.tell("time");
     }
 
+    /** Show a window of the speculative arm as its drafts have just been made. */
+    showWindow(round) {
+      this.pause();
+      this.time = round.since;
+      this.#stage = { round, drafts: round.drafted.length, verdicts: 0 };
+      this.tell("time");
+    }
+
     #stepInside({ round, drafts, verdicts }, direction) {
       const judged = round.drafted.filter(({ state }) => state !== "discarded").length;
       if (direction > 0 && verdicts === judged) return this.seek(round.clock);

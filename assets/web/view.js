@@ -175,7 +175,9 @@
       else if (run.waiting) {
         this.say(
           "waiting",
-          `${format.plural(run.waiting, "run")} ahead of yours on this device${run.waitSeconds ? `, about ${Math.max(1, Math.round(run.waitSeconds))} s` : ""}. Yours starts by itself.`,
+          `${format.plural(run.waiting, "run")} ahead of yours on this device${
+            run.waitSeconds ? `, about ${Math.max(1, Math.round(run.waitSeconds))} s` : ""
+          }. Yours starts by itself.`,
         );
       } else if (run.verdict) this.say(run.verdict.kind, run.verdict.text);
       else if (live) this.say(...this.#course(run));
