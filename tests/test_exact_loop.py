@@ -82,7 +82,7 @@ def test_exact_loop_with_stop_tokens_in_the_window(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", LOSSLESS)
-@pytest.mark.parametrize("pair", ["good", "bad", "trimmed"])
+@pytest.mark.parametrize("pair", ["good", "bad", "trimmed", "sighted"])
 def test_exact_loop_with_windows_that_end_where_the_draft_is_unsure(pair: str, name: str) -> None:
     counts: Counter[tuple[int, ...]] = Counter()
     ends: Counter[int] = Counter()

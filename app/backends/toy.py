@@ -16,7 +16,7 @@ from typing import Literal
 
 import numpy as np
 
-from app.engine.model import Logits
+from app.engine.model import Logits, States
 
 Agreement = Literal["same", "good", "bad", "adversarial"]
 
@@ -97,11 +97,14 @@ class ToyModel:
         delay: float = 0.0,
         broken_at: int | None = None,
         window_noise: float = 0.0,
+        state_width: int | None = None,
+        reads_states: bool = False,
     ) -> None:
         self.name = name
         self.vocab_size = vocab_size
         self.known = vocab_size if known is None else known
         self.n_positions = n_positions
+        self.state_width, self.reads_states = state_width, reads_states
         self.windows = windows
         self.max_sequences = max_sequences
         self.bit_identical = window_noise == 0
@@ -181,6 +184,7 @@ class ToySequence:
         self._tokens: list[int] = []
         self._digests = [0]
         self._length = 0
+        self._begun = 0
         self._returned: Logits | None = None
         self._open = True
         model.open_sequences += 1
@@ -194,8 +198,17 @@ class ToySequence:
         """What is in the cache."""
         return tuple(self._tokens[: self._length])
 
-    def forward(self, token_ids: Ids[int], num_logits: int) -> Logits:
+    @property
+    def states(self) -> States:
+        """Of the digests behind the tokens of the last pass."""
+        assert self._model.state_width is not None, "the model gives no states"
+        angles = np.outer(self._digests[self._begun + 1 : self._length + 1], np.arange(1, self._model.state_width + 1))
+        return np.cos(2 * np.pi * angles / DIGESTS).astype(np.float32)
+
+    def forward(self, token_ids: Ids[int], num_logits: int, before: States | None = None) -> Logits:
         model = self._model
+        assert before is None or model.reads_states, "the model reads no states"
+        assert before is None or before.shape == (len(token_ids), 2 * (model.state_width or 0)), before.shape
         assert self._open, "the sequence was closed"
         assert 1 <= num_logits <= len(token_ids), (num_logits, len(token_ids))
         assert self._length + len(token_ids) <= model.n_positions, "the context is longer than n_positions"
@@ -206,10 +219,16 @@ class ToySequence:
         model.passes += 1
         if model.delay:
             time.sleep(model.delay)
-        start = self._length
+        start = self._begun = self._length
         self._length += len(token_ids)
         self._tokens[start : self._length] = token_ids
-        self._digests[start : self._length + 1] = _digests(token_ids, self._digests[start])
+        # what was read beside a token is in the cache too, for all that come after it
+        read = (
+            token_ids
+            if before is None
+            else [token + hash(tuple(bits)) for token, bits in zip(token_ids, _bits(before), strict=True)]
+        )
+        self._digests[start : self._length + 1] = _digests(read, self._digests[start])
         self._returned = np.stack(
             [
                 model.score(self._tokens[:end], self._digests[end])
@@ -250,11 +269,12 @@ def toy_pair(
     draft_delay: float | None = None,
     broken_at: int | None = None,
     window_noise: float = 0.0,
+    sighted: bool = False,
 ) -> tuple[ToyModel, ToyModel, ToyTokenizer]:
     """(target, draft, tokenizer). vocab_size 259 is byte-level, and chosen by giving a `script`.
 
     padding: ids added to (target, draft). trimmed: ids the draft cannot produce. windows and broken_at are the
-    target's; draft_delay is a fifth of `delay` where not given; the others are for both. See `ToyModel`.
+    target's; sighted: the draft reads the target's states; draft_delay is a fifth of `delay` where not given; the others are for both. See `ToyModel`.
     """
     if script:
         vocab_size = BYTE_LEVEL
@@ -281,6 +301,8 @@ def toy_pair(
             n_positions=n_positions,
             max_sequences=max_sequences,
             window_noise=window_noise,
+            state_width=3 if sighted else None,
+            reads_states=sighted and role is not None,
             **options,  # type: ignore[arg-type]
         )
 
@@ -293,6 +315,12 @@ def toy_pair(
         delay=delay / 5 if draft_delay is None else draft_delay,
     )
     return target, draft, tokenizer
+
+
+def _bits(before: States) -> list[list[int]]:
+    """The rows as integers, in coarse steps: equal for what is equal but for rounding."""
+    steps: list[list[int]] = np.round(before * 1000).astype(int).tolist()
+    return steps
 
 
 def _digests(token_ids: Ids[int], digest: int = 0) -> list[int]:

@@ -1,31 +1,27 @@
-"""`distill STAGE`: make a draft for a target, from the target alone.
-
-dialogues and train may be stopped and started at any time. The usual order is: dialogues, train, pack, evaluate.
-"""
+"""`distill STAGE`: make a draft for a target, from the target alone, measure it, write it for other engines."""
 
 from __future__ import annotations
 
 import argparse
 import importlib.util
 import json
-import sys
+import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from app.errors import PairError, RequestError
-from app.pairs.embedded import embedded_target
-from app.pairs.options import PairOptions
 from app.places import ASSETS, home
 
+if TYPE_CHECKING:
+    from app.distill.everything import Start
+
 STAGES = {
-    "dialogues": "let the target write instructions and answer them, and answer the held-out prompts",
-    "train": "train the draft on the target's distributions",
-    "pack": "write the trained draft as the playground's files",
+    "all": "from nothing to packed drafts in a given time: the target writes, the draft learns, on a GPU where there is one",
     "evaluate": "measure a packed draft on held-out prompts with the playground's engine",
     "export": "write a packed draft as a plain Hugging Face checkpoint with the full vocabulary",
 }
-EMBEDDINGS = "model.embed_tokens.weight"
+MEMORY = 0.4  # share of a device's memory that may hold what the target wrote
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -33,37 +29,44 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     made = {name: stages.add_parser(name, help=text) for name, text in STAGES.items()}
     for sub in made.values():
         sub.add_argument("--target", type=Path, help="a GGUF or a Hugging Face directory (default: the embedded one)")
-        sub.add_argument(
-            "--work", type=Path, default=home() / "work" / "distill", help="where all stages keep their files"
-        )
+        sub.add_argument("--work", type=Path, default=home() / "work" / "distill", help="where files are kept")
         sub.add_argument("--prompts", type=Path, default=ASSETS / "prompts.json", help="the held-out prompts")
         sub.add_argument("--seed", type=int, default=0, help="the same seed gives the same again")
         sub.add_argument("--threads", type=int, help="processor threads (default: all)")
-    dialogues = made["dialogues"]
-    dialogues.add_argument("--count", type=int, default=10_000, help="how many are there to be in the end")
-    dialogues.add_argument("--worker", default="0/1", metavar="I/N", help="this process makes every Nth, from the Ith")
-    dialogues.add_argument("--slots", type=int, default=128, help="sequences under way at once")
-    dialogues.add_argument("--instruction-tokens", type=int, default=64, help="of an instruction, at most")
-    dialogues.add_argument("--passage-tokens", type=int, default=170, help="of a text to be asked about, at most")
-    dialogues.add_argument("--answer-tokens", type=int, default=192, help="of an answer, at most")
-    train = made["train"]
-    train.add_argument("--layers", default="0,1", help="target layers the draft starts from")
-    train.add_argument(
-        "--kept", type=int, default=4096, help="ids the output layer covers; with --start, at least its own"
+    whole = made["all"]
+    whole.add_argument("--minutes", type=float, required=True, help="for all of it")
+    whole.add_argument("--out", type=Path, help="where the drafts go, a folder each (default: drafts in --work)")
+    whole.add_argument("--device", help="cuda, cpu, ... (default: cuda where there is one)")
+    whole.add_argument("--start", type=Path, help="begin from an earlier draft: a packed one, or a folder of --out")
+    whole.add_argument(
+        "--keep", action="store_true", help="keep what the target writes in --work; a next run begins with it"
     )
-    train.add_argument("--tokens", type=float, default=2e6, help="teacher's tokens to be seen")
-    train.add_argument("--batch", type=int, default=1536, help="padded tokens a step")
-    train.add_argument("--rate", type=float, default=1.5e-3, help="learning rate, the highest")
-    train.add_argument("--decay", type=float, default=0.6, help="last share of the run in which the rate falls")
-    train.add_argument("--late", type=float, default=0.2, help="last share of the run with total variation in the loss")
-    train.add_argument("--minutes", type=float, help="train so long by the clock, instead of --tokens")
-    train.add_argument("--bf16", action="store_true", help="near twice as fast where the processor has bf16 arithmetic")
-    train.add_argument("--start", type=Path, help="begin from an earlier draft: a run's folder, or a packed draft's")
-    for name in ("train", "pack"):
-        made[name].add_argument("--run", default="run", help="name of the training run")
-    made["pack"].add_argument("--out", type=Path, default=ASSETS / "draft", help="where the draft is written")
+    whole.add_argument("--writing", type=float, default=0.3, help="share of the minutes in which the target writes")
+    whole.add_argument(
+        "--plain", type=float, default=0.0, help="share of the training for a draft that reads tokens only"
+    )
+    whole.add_argument("--single", type=float, default=0.0, help="share of the training for a draft of one layer")
+    whole.add_argument("--layers", default="0,1", help="target layers the draft starts from")
+    whole.add_argument("--kept", type=int, default=8192, help="ids the output layer covers; --start has its own")
+    whole.add_argument("--rows", type=int, help="dialogues under way at once (default: 4096 on CUDA, else 96)")
+    whole.add_argument("--steps", type=int, help="tokens of each between two looks at the clock")
+    whole.add_argument(
+        "--most", type=float, help="tokens the target reads and writes at most (default: what memory holds)"
+    )
+    whole.add_argument("--instruction-tokens", type=int, default=64, help="of an instruction, at most")
+    whole.add_argument("--passage-tokens", type=int, default=170, help="of a text to be asked about, at most")
+    whole.add_argument("--answer-tokens", type=int, default=192, help="of an answer, at most")
+    whole.add_argument("--no-flash", action="store_true", help="on CUDA: read the whole cache, by ordinary attention")
+    whole.add_argument("--batch", type=int, help="padded tokens a training step (default: 32768 on CUDA, else 1536)")
+    whole.add_argument("--rate", type=float, default=1.5e-3, help="learning rate, the highest")
+    whole.add_argument("--f32", action="store_true", help="train without bf16: for processors that have none")
     for name in ("evaluate", "export"):
-        made[name].add_argument("--draft", type=Path, default=ASSETS / "draft", help="a packed draft")
+        made[name].add_argument(
+            "--draft",
+            type=Path,
+            default=ASSETS / ("draft" if name == "evaluate" else "plain-draft"),
+            help="a packed draft",
+        )
     made["export"].add_argument("--out", type=Path, required=True, help="where the checkpoint is written")
     evaluate = made["evaluate"]
     evaluate.add_argument("--k", default="5", help="windows, separated by commas; auto is one")
@@ -76,26 +79,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    if args.stage == "train" and importlib.util.find_spec("torch") is None:
-        raise PairError(
-            "Training needs torch, which is not installed; run pip install -r app/distill/requirements.txt."
-        )
-    stage = {
-        "dialogues": _dialogues,
-        "train": _train,
-        "pack": _pack,
-        "evaluate": _evaluate,
-        "export": _export,
-    }[args.stage]
-    stage(args)
+    {"all": _all, "evaluate": _evaluate, "export": _export}[args.stage](args)
     return 0
 
 
 def _target(args: argparse.Namespace) -> Any:
     from app.distill.target import Target
+    from app.pairs.embedded import embedded_target
 
-    path = embedded_target() if args.target is None else args.target
-    return Target(path, args.work / "cache")
+    return Target(embedded_target() if args.target is None else args.target, args.work / "cache")
 
 
 def _held_out_text(args: argparse.Namespace) -> list[tuple[str, str]]:
@@ -104,157 +96,93 @@ def _held_out_text(args: argparse.Namespace) -> list[tuple[str, str]]:
     return read_prompts(args.prompts)
 
 
-def _folders(work: Path, stage: str) -> list[Path]:
-    return sorted(path for path in (work / stage).glob("*") if path.is_dir())
-
-
-def _dialogues(args: argparse.Namespace) -> None:
-    from app.backends.openvino.teacher import BLOCK, TeacherGraph
-    from app.distill import corpus, data
-
-    try:
-        worker, workers = map(int, args.worker.split("/"))
-    except ValueError:
-        raise RequestError(f"--worker is {args.worker!r}; write it as 0/2: the first of two.") from None
-    target, prompts = _target(args), _held_out_text(args)
-    sizes = data.Sizes(args.instruction_tokens, args.passage_tokens, args.answer_tokens)
-    user = 64 + sizes.passage + sizes.instruction  # 64: the opener's own tokens
-    user = max(user, *(len(target.tokenizer.encode(prompt)) for _, prompt in prompts))
-    longest = len(target.opening) + user + len(target.closing) + sizes.answer
-    n_positions = -(-longest // BLOCK) * BLOCK
-    if n_positions > target.config.n_positions:
-        raise RequestError(
-            f"These lengths need a context of {n_positions} tokens and {target.name} holds "
-            f"{target.config.n_positions}; make --answer-tokens or --passage-tokens smaller."
+def _all(args: argparse.Namespace) -> None:
+    if importlib.util.find_spec("torch") is None:
+        raise PairError(
+            "Training needs torch, which is not installed; run pip install -r app/distill/requirements.txt."
         )
-    graph = TeacherGraph(target.weights, args.slots, n_positions, args.threads)
-    if worker == 0:
-        data.held_out_answers(graph, target, args.work / "held_out" / "0", prompts, args.seed, sizes)
-    folder = args.work / "dialogues" / str(worker)
-    texts = data.passages(corpus.read([folder]), target, sizes.passage)
-    data.dialogues(graph, target, folder, range(worker, args.count, workers), texts, args.seed, sizes)
-
-
-def _train(args: argparse.Namespace) -> None:
-    import numpy as np
     import torch
 
-    from app.distill import corpus, train
-    from app.distill.overlap import Overlap
-    from app.distill.student import Student, extended, grown
+    from app.distill.everything import everything
+    from app.distill.jobs import Sizes
+    from app.distill.plan import Plan
+    from app.distill.student import Shape, Student
+    from app.distill.train import Recipe
+    from app.pairs.embedded import EMBEDDED_NAME
 
     if args.threads:
         torch.set_num_threads(args.threads)
-    target, folder = _target(args), args.work / args.run
-    held_out = Overlap(prompt for _, prompt in _held_out_text(args))
-    examples = corpus.read(_folders(args.work, "dialogues"), lambda ids: held_out.touches(target.text(ids)))
-    if not examples:
-        raise RequestError(f"There are no shards in {args.work}; run the stage dialogues first.")
-    c, layers = target.config, [int(layer) for layer in args.layers.split(",")]
-    kept = folder / "kept_ids.npy"
-    output = torch.from_numpy(target.output_layer)
-    embedding = torch.from_numpy(target.weights.tensor(EMBEDDINGS))
-    before, begun = np.empty(0, np.int32), dict[str, Any]()
-    if args.start:
-        before, begun = _earlier(args.start, Student(_shape(target, len(layers)), embedding, [0]).state_dict())
-    if kept.exists():
-        ids = np.load(kept)
-    elif len(before) >= args.kept:
-        ids = before
+    try:
+        layers = tuple(int(layer) for layer in args.layers.split(","))
+    except ValueError:
+        raise RequestError(f"--layers is {args.layers!r}; write numbers separated by commas, such as 0,1.") from None
+    target, prompts = _target(args), _held_out_text(args)
+    if bad := [layer for layer in layers if not 0 <= layer < target.config.num_layers]:
+        raise RequestError(f"{target.name} has no layer {bad[0]}; choose from 0 to {target.config.num_layers - 1}.")
+    device = torch.device(args.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    fast = device.type == "cuda"
+    if fast:
+        torch.backends.cuda.enable_cudnn_sdp(False)  # it plans for a second at every new shape of a batch
+        memory = torch.cuda.get_device_properties(device).total_memory
     else:
-        ids = corpus.most_frequent(examples, min(args.kept, c.vocab_size), target.output_layer, [*c.stop_ids, *before])
-    folder.mkdir(parents=True, exist_ok=True)
-    np.save(kept, ids)
-    targets = sum(len(e.hidden) for e in examples)
-    inside = sum(int(np.isin(e.drawn, ids).sum()) for e in examples)
-    facts = {
-        "sequences": len(examples),
-        "tokens": targets,
-        "kept_share": inside / targets,
-        "layers": layers,
-        "kept_ids": len(ids),
-    }
-    (folder / "facts.json").write_text(json.dumps(facts), encoding="utf-8")
-    print(json.dumps(facts), file=sys.stderr)
-    torch.manual_seed(args.seed)
-    student = Student(_shape(target, len(layers)), embedding, ids)
-    if (folder / "state.pt").exists():
-        pass  # train goes on from it
-    elif args.start:
-        old = torch.from_numpy(before.astype(np.int64))
-        begun["lm_head.weight"] = extended(begun["lm_head.weight"], output, old, student.kept_ids)
-        student.copy_layers(target.weights.tensor, layers)
-        try:
-            student.load_state_dict(grown(begun, student.state_dict()))
-        except RuntimeError:
-            raise RequestError(
-                f"The draft in {args.start} has more layers than --layers; give as many or more."
-            ) from None
-    else:
-        student.copy_layers(target.weights.tensor, layers)
-        train.initialise(student, examples, output, args.batch)
-    answered = corpus.read(_folders(args.work, "held_out"))
-    data = train.held_out(answered, output, student.kept_ids) if answered else None
-    tokens = int(args.tokens) if args.minutes is None else sys.maxsize
-    recipe = train.Recipe(
-        tokens, args.batch, args.rate, args.decay, late=args.late, seed=args.seed, minutes=args.minutes, bf16=args.bf16
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    rows, steps = args.rows or (4096 if fast else 96), args.steps or (256 if fast else 64)
+    room = MEMORY * memory / (2 * target.config.hidden_size)
+    most = int(min(room, args.most or room)) // (rows * steps) * rows * steps
+    plan = Plan(
+        minutes=args.minutes,
+        out=args.out or args.work / "drafts",
+        rows=rows,
+        steps=steps,
+        tokens=max(most, rows * steps),
+        sizes=Sizes(args.instruction_tokens, args.passage_tokens, args.answer_tokens),
+        writing=args.writing,
+        plain=args.plain,
+        single=args.single,
+        layers=layers,
+        kept=min(args.kept, target.config.vocab_size),
+        processes=(os.cpu_count() or 1) - 2,
+        seed=args.seed,
+        texts=args.work / "texts" if args.keep else None,
+        flash=not args.no_flash,
     )
-    train.train(student, examples, output, recipe, folder, data)
+    if (longest := plan.sizes.longest(target)) > target.config.n_positions:
+        raise RequestError(
+            f"These lengths need a context of {longest} tokens and {target.name} holds {target.config.n_positions}; "
+            "make --answer-tokens or --passage-tokens smaller."
+        )
+    batch = args.batch or (32768 if fast else 1536)
+    recipe = Recipe(args.minutes, batch, args.rate, bf16=not args.f32, compiled=fast, seed=args.seed)
+    start = None
+    if args.start is not None:
+        embedding = torch.empty(0, target.config.hidden_size)
+        names = Student(Shape.of(target.weights, len(layers)), embedding, [0], conditioned=True).state_dict()
+        start = _earlier(args.start, names)
+        if any(name.startswith("model.layers.") and name not in start[1] for name in names):
+            raise RequestError(f"The draft in {args.start} has fewer layers than --layers; give as many as it has.")
+    name = EMBEDDED_NAME if args.target is None else target.name
+    everything(target, prompts, plan, recipe, start, device, name)
 
 
-def _earlier(folder: Path, names: Iterable[str]) -> tuple[Any, dict[str, Any]]:
-    """(kept ids, tensors by name) of a run, or of a packed draft as far as it has those names."""
+def _earlier(folder: Path, names: Iterable[str]) -> Start:
+    """(Kept ids, tensors by name) of a draft, as far as it has those names: before they were rounded, or packed."""
     import numpy as np
     import torch
 
     from app.backends.checkpoints.checkpoint import SafetensorsCheckpoint
 
     if (folder / "state.pt").exists():
-        return np.load(folder / "kept_ids.npy"), torch.load(folder / "state.pt", weights_only=True)["student"]
+        state = torch.load(folder / "state.pt", weights_only=True)["student"]
+        return np.load(folder / "kept_ids.npy"), {name: value.float() for name, value in state.items()}
     packed = SafetensorsCheckpoint(folder)
     return packed.raw("kept_ids"), {name: torch.from_numpy(packed.tensor(name)) for name in names if name in packed}
-
-
-def _pack(args: argparse.Namespace) -> None:
-    import numpy as np
-    import torch
-
-    from app.distill import corpus, train
-    from app.distill.pack import away, pack
-    from app.distill.student import Student
-
-    target, folder = _target(args), args.work / args.run
-    if not (folder / "state.pt").exists():
-        raise RequestError(f"There is no trained draft in {folder}; run the stage train first.")
-    ids = np.load(folder / "kept_ids.npy")
-    layers = json.loads((folder / "facts.json").read_text(encoding="utf-8"))["layers"]
-    student = Student(_shape(target, len(layers)), torch.from_numpy(target.weights.tensor(EMBEDDINGS)), ids)
-    student.load_state_dict(torch.load(folder / "state.pt", weights_only=True)["student"])
-    examples = corpus.read(_folders(args.work, "dialogues")[:1])
-    examples = examples[:: max(1, len(examples) // 200)]
-    hot = train.held_out(
-        [e for e in examples if e.temperature], torch.from_numpy(target.output_layer), student.kept_ids
-    )
-    with torch.no_grad():
-        states = train.rows(student, examples)[0].numpy()
-        student.lm_head.weight *= train.sharpening(student, hot)
-    name = "SmolLM2-135M-Instruct" if args.target is None else target.name
-    arrays = {key: value.numpy() for key, value in student.state_dict().items()}
-    pack(arrays, ids, away(states), target.config, name, args.out)
-
-
-def _shape(target: Any, num_layers: int) -> Any:
-    from app.distill.student import Shape
-
-    c = target.config
-    sizes = (c.hidden_size, c.intermediate_size, c.num_heads, c.num_kv_heads, c.head_size)
-    return Shape(*sizes, c.rms_norm_eps, c.rope_theta, num_layers)
 
 
 def _evaluate(args: argparse.Namespace) -> None:
     from app.distill.evaluate import evaluate, table
     from app.engine.session import Session
     from app.pairs import registry as pairs
+    from app.pairs.options import PairOptions
     from app.record.limits import parse_k
 
     try:

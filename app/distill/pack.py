@@ -17,11 +17,13 @@ from app.backends.checkpoints.checkpoint import Checkpoint, SafetensorsCheckpoin
 from app.backends.checkpoints.config import LlamaConfig
 from app.errors import PairError
 
-FORMAT = 2
+FORMAT = 3  # 2: reads tokens alone
 MAX_BYTES = 25_000_000
 
 
-def config_json(target: LlamaConfig, num_layers: int, name: str, kept: int | None) -> dict[str, Any]:
+def config_json(
+    target: LlamaConfig, num_layers: int, name: str, kept: int | None, conditioned: bool = False
+) -> dict[str, Any]:
     """Hugging Face's configuration; with `kept`, of a packed draft that covers that many ids and has no embeddings."""
     stops = list(target.stop_ids)
     config: dict[str, Any] = {
@@ -45,8 +47,17 @@ def config_json(target: LlamaConfig, num_layers: int, name: str, kept: int | Non
         "eos_token_id": stops[0] if len(stops) == 1 else stops,
         "torch_dtype": "float16",
     }
+    if (scaling := target.rope_scaling) is not None:
+        config["rope_scaling"] = {
+            "rope_type": "llama3",
+            "factor": scaling.factor,
+            "low_freq_factor": scaling.low_freq_factor,
+            "high_freq_factor": scaling.high_freq_factor,
+            "original_max_position_embeddings": scaling.original_n_positions,
+        }
     if kept is not None:
         config["playground"] = {"embeddings": "target", "kept_ids": kept, "target": name, "format": FORMAT}
+        config["playground"]["conditioned"] = conditioned
     return config
 
 
@@ -83,7 +94,7 @@ def pack(
             f"The packed draft would take {size / 1e6:.1f} MB of at most {MAX_BYTES / 1e6:.0f}; keep fewer ids or layers."
         )
     folder.mkdir(parents=True, exist_ok=True)
-    config = config_json(target, _num_layers(state), name, len(kept_ids))
+    config = config_json(target, _num_layers(state), name, len(kept_ids), "fusion.weight" in state)
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     save_file(tensors, str(folder / "model.safetensors"), {"format": "pt"})
     write_sums(folder)
@@ -115,6 +126,11 @@ def export(packed: SafetensorsCheckpoint, target: Checkpoint, folder: Path) -> N
     Ids the draft does not cover get the row `unwanted`: their probability is next to nothing, not exactly 0.
     """
     config = packed.config
+    if config.conditioned:
+        raise PairError(
+            "This draft reads its target's hidden states, which a plain checkpoint cannot; export one that reads tokens "
+            "alone, such as assets/plain-draft."
+        )
     rows = np.tile(packed.raw("unwanted"), (config.vocab_size, 1))
     rows[packed.raw("kept_ids")] = packed.tensor("lm_head.weight")
     parts = ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj"]

@@ -6,8 +6,7 @@ A shard is written beside its final name and then renamed, so a file that exists
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
-from itertools import pairwise
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -45,22 +44,3 @@ def read(path: Path) -> Arrays:
     """Every array of one shard."""
     with np.load(path) as data:
         return {name: data[name] for name in data.files}
-
-
-def column(folder: Path, name: str) -> Iterator[NDArray[Any]]:
-    """One array of every shard, without loading the others."""
-    for path in paths(folder):
-        with np.load(path) as data:
-            yield data[name]
-
-
-def pack_rows(rows: list[tuple[int, ...]]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
-    """Ragged rows of ids as (flat ids, offsets [rows + 1])."""
-    offsets = np.cumsum([0, *map(len, rows)], dtype=np.int64)
-    flat = np.fromiter((i for row in rows for i in row), np.int32, int(offsets[-1]))
-    return flat, offsets
-
-
-def unpack_rows(flat: NDArray[np.int32], offsets: NDArray[np.int64]) -> list[tuple[int, ...]]:
-    """The inverse of `pack_rows`."""
-    return [tuple(flat[a:b].tolist()) for a, b in pairwise(offsets)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,12 +11,16 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
+from app.backends.checkpoints.checkpoint import Checkpoint
+from app.distill.writer import rotate
+
 GetTensor = Callable[[str], NDArray[np.float32]]
+Cache = list[tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """What the draft inherits from its target, and its own number of layers."""
+    """What the draft inherits from its target, and its own number of layers. frequencies: radians a position."""
 
     hidden_size: int
     intermediate_size: int
@@ -24,8 +28,15 @@ class Shape:
     num_kv_heads: int
     head_size: int
     rms_norm_eps: float
-    rope_theta: float
+    frequencies: tuple[float, ...]
     num_layers: int
+
+    @staticmethod
+    def of(target: Checkpoint, num_layers: int) -> Shape:
+        c = target.config
+        factors = target.tensor("rope_factors.weight") if "rope_factors.weight" in target else None
+        sizes = (c.hidden_size, c.intermediate_size, c.num_heads, c.num_kv_heads, c.head_size)
+        return Shape(*sizes, c.rms_norm_eps, tuple(c.rope_frequencies(factors).tolist()), num_layers)
 
 
 class RMSNorm(nn.Module):
@@ -35,7 +46,7 @@ class RMSNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
-        return functional.rms_norm(x, self.weight.shape, self.weight, self.eps)
+        return functional.rms_norm(x, self.weight.shape, self.weight.to(x.dtype), self.eps)
 
 
 class Attention(nn.Module):
@@ -47,22 +58,21 @@ class Attention(nn.Module):
         self.v_proj = nn.Linear(s.hidden_size, s.num_kv_heads * s.head_size, bias=False)
         self.o_proj = nn.Linear(s.num_heads * s.head_size, s.hidden_size, bias=False)
 
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:  # x [B, T, D]
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, cache: Cache) -> Tensor:
+        """x [B, T, D]. cache: keys and values of the passes before this one, by pass; this one's are added."""
         batch, length, _ = x.shape
         q, k, v = (
             part(x).view(batch, length, -1, self.s.head_size).transpose(1, 2)
             for part in (self.q_proj, self.k_proj, self.v_proj)
         )
-        q, k = _rotate(q, cos, sin), _rotate(k, cos, sin)
-        # Written out: on a processor torch's fused attention takes thrice as long for texts of this length. The query
-        # heads of one key head lie one below the other.
         repeats = self.s.num_heads // self.s.num_kv_heads
-        q = q.reshape(batch, -1, repeats * length, self.s.head_size)
-        scores = (q @ k.transpose(2, 3)).float() * self.s.head_size**-0.5
-        future = torch.full((length, length), -torch.inf).triu(1).repeat(repeats, 1)
-        out = torch.softmax(scores + future, -1).to(v.dtype) @ v
-        out = out.view(batch, -1, length, self.s.head_size).transpose(1, 2)
-        attended: Tensor = self.o_proj(out.reshape(batch, length, -1))
+        cache.append((rotate(k, cos, sin).repeat_interleave(repeats, 1), v.repeat_interleave(repeats, 1)))
+        keys, values = (torch.cat(part, 2) if len(cache) > 1 else part[0] for part in zip(*cache, strict=True))
+        mask = seen(length, len(cache) - 1, x.device) if len(cache) > 1 else None
+        out = functional.scaled_dot_product_attention(
+            rotate(q, cos, sin), keys, values, attn_mask=mask, is_causal=mask is None
+        )
+        attended: Tensor = self.o_proj(out.transpose(1, 2).reshape(batch, length, -1))
         return attended
 
 
@@ -86,8 +96,8 @@ class Layer(nn.Module):
         self.post_attention_layernorm = RMSNorm(s.hidden_size, s.rms_norm_eps)
         self.mlp = MLP(s)
 
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-        x = x + self.self_attn(self.input_layernorm(x), cos, sin)
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, cache: Cache) -> Tensor:
+        x = x + self.self_attn(self.input_layernorm(x), cos, sin, cache)
         out: Tensor = x + self.mlp(self.post_attention_layernorm(x))
         return out
 
@@ -102,28 +112,66 @@ class Body(nn.Module):
 
 
 class Student(nn.Module):
-    """embedding [vocab, D] is frozen and not part of the state; kept_ids [K] name the output layer's rows."""
+    """embedding [vocab, D] is frozen and not part of the state; kept_ids [K] name the output layer's rows.
 
-    def __init__(self, shape: Shape, embedding: Tensor, kept_ids: Sequence[int] | NDArray[np.int32]):
+    conditioned: beside a token it reads the final state of the position before it, the target's own where the target was
+    there, else its own of that position. `fusion` [D, 2 D] maps either to what is added to the embedding: its first half
+    the target's, its second its own. At first it adds nothing.
+    """
+
+    def __init__(
+        self,
+        shape: Shape,
+        embedding: Tensor,
+        kept_ids: Sequence[int] | NDArray[np.int32],
+        conditioned: bool = False,
+    ):
         super().__init__()
-        self.shape = shape
+        self.shape, self.conditioned = shape, conditioned
         self.model = Body(shape)
         self.lm_head = nn.Linear(shape.hidden_size, len(kept_ids), bias=False)
-        self.embedding = embedding
-        self.kept_ids = torch.as_tensor(np.asarray(kept_ids, np.int64))
-        half = shape.head_size // 2
-        self.frequencies = shape.rope_theta ** -(torch.arange(half, dtype=torch.float64) / half)
+        if conditioned:
+            self.fusion = nn.Linear(2 * shape.hidden_size, shape.hidden_size, bias=False)
+            nn.init.zeros_(self.fusion.weight)
+        self.register_buffer("embedding", embedding, persistent=False)
+        self.register_buffer("kept_ids", torch.as_tensor(np.asarray(kept_ids, np.int64)), persistent=False)
+        self.frequencies = torch.tensor(shape.frequencies, dtype=torch.float64)
 
-    def hidden(self, ids: Tensor) -> Tensor:
-        """ids int64 [B, T] -> final hidden states [B, T, D]."""
-        angle = torch.outer(torch.arange(ids.shape[1], dtype=torch.float64), self.frequencies)
-        angle = torch.cat([angle, angle], -1)
-        cos, sin = angle.cos().float(), angle.sin().float()
-        x = self.embedding[ids]
-        for layer in self.model.layers:
-            x = layer(x, cos, sin)
-        out: Tensor = self.model.norm(x)
-        return out
+    def unrolled(self, ids: Tensor, before: Tensor | None, depth: int) -> list[Tensor]:
+        """The final states [B, T, D] from which a round's first, second, ... draft at each position is picked.
+
+        ids int64 [B, T]; before [B, T, D]: the target's state before each token (None where not conditioned). The first
+        reads the target's states all along. The n-th at position t reads its own state of the pass before at t - 1, and
+        sees what a round would have in its cache: rows of the first pass up to t - n + 1, then one of each pass.
+        """
+        length = ids.shape[1]
+        angle = torch.outer(torch.arange(length, dtype=torch.float64), self.frequencies)
+        angle = torch.cat([angle, angle], -1).to(device=ids.device, dtype=torch.float32)
+        cos, sin = angle.cos(), angle.sin()
+        embedded = self.embedding[ids]
+        if torch.is_autocast_enabled(ids.device.type):
+            embedded = embedded.to(torch.get_autocast_dtype(ids.device.type))
+        caches: list[Cache] = [[] for _ in self.model.layers]
+        states: list[Tensor] = []
+        theirs, own = self.fusion.weight.chunk(2, 1) if self.conditioned else (None, None)
+        for number in range(depth):
+            x = embedded
+            if theirs is not None and own is not None:
+                assert before is not None
+                if number == 0:
+                    x = x + functional.linear(before.to(x.dtype), theirs)
+                else:
+                    x = x + functional.linear(functional.pad(states[-1][:, :-1], (0, 0, 1, 0)), own)
+            elif number:
+                break  # without states every draft is as good as a first one
+            for layer, cache in zip(self.model.layers, caches, strict=True):
+                x = layer(x, cos, sin, cache)
+            states.append(self.model.norm(x))
+        return states
+
+    def hidden(self, ids: Tensor, before: Tensor | None = None) -> Tensor:
+        """ids int64 [B, T] -> final states [B, T, D] of a round's first draft."""
+        return self.unrolled(ids, before, 1)[0]
 
     def copy_layers(self, get: GetTensor, layers: Sequence[int]) -> None:
         """Starts from the target's `layers` and final norm."""
@@ -136,10 +184,11 @@ class Student(nn.Module):
             state["model.norm.weight"].copy_(torch.tensor(get("model.norm.weight")))
 
 
-def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    cos, sin = cos.to(x.dtype), sin.to(x.dtype)
-    low, high = x.chunk(2, -1)
-    return x * cos + torch.cat([-high, low], -1) * sin
+def seen(length: int, number: int, device: torch.device) -> Tensor:
+    """bool [length, (number + 1) * length]: which rows of passes 0 to `number` a row of pass `number` attends to."""
+    query, key = torch.arange(length, device=device)[:, None], torch.arange(length, device=device)[None]
+    blocks = [key <= query - number, *(key == query - (number - earlier) for earlier in range(1, number + 1))]
+    return torch.cat(blocks, 1)
 
 
 def ridge(student_hidden: Tensor, teacher_hidden: Tensor, output: Tensor, strength: float = 1e-3) -> Tensor:
@@ -151,27 +200,3 @@ def ridge(student_hidden: Tensor, teacher_hidden: Tensor, output: Tensor, streng
     gram = s.T @ s
     gram.diagonal().add_(strength * gram.diagonal().mean())
     return (output.double() @ torch.linalg.solve(gram, s.T @ t).T).float()
-
-
-def grown(earlier: Mapping[str, Tensor], fresh: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """An earlier draft's state with the layers that only `fresh` has: at first they add nothing to the residual stream,
-    so the deeper draft begins by saying what the earlier one did."""
-    silent = ("o_proj.weight", "down_proj.weight")
-    added = {
-        name: torch.zeros_like(value) if name.endswith(silent) else value
-        for name, value in fresh.items()
-        if name not in earlier
-    }
-    return {**earlier, **added}
-
-
-def extended(head: Tensor, output: Tensor, old_ids: Tensor, ids: Tensor) -> Tensor:
-    """A trained output layer [len(old_ids), D] over more ids: [len(ids), D]; `ids` holds every old one.
-
-    The new rows come from the target's `output` [V, D] by the linear map that takes its old rows nearest to the
-    trained ones.
-    """
-    mapping = torch.linalg.lstsq(output[old_ids].double(), head.double()).solution
-    rows = (output[ids].double() @ mapping).float()
-    rows[torch.searchsorted(ids, old_ids)] = head
-    return rows

@@ -26,7 +26,7 @@ class Target:
             raise PairError(f"There is no model at {path}; check the path (a .gguf file or a model directory).")
         self.path, self.name = path, path.resolve().name.removesuffix(".gguf")
         directory = path if path.is_dir() else sidecar(path, cache_dir)
-        self.config = read_config(directory)
+        self.directory, self.config = directory, read_config(directory)
         self.tokenizer = TextTokenizer(directory, self.config.stop_ids)
         if not self.tokenizer.has_chat_template:
             raise PairError(f"{self.name} has no chat template, so it cannot write instructions; choose a chat model.")

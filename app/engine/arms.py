@@ -12,6 +12,7 @@ from app.engine.decode import Limits, decode
 from app.engine.drafting import Drafter, EitherDrafter, LookupDrafter, ModelDrafter
 from app.engine.pair import Pair
 from app.engine.requests import auto_windows, n_positions
+from app.engine.sight import Sight
 from app.engine.windows import ALONE, CYCLES, PROBED, Acceptance, Adaptive, Costs, Cycle, Fixed, Windows
 from app.record.limits import AUTO
 from app.record.trace import Arm, Request, Round
@@ -77,7 +78,7 @@ class Arms:
         target = pair.target.new_sequence(rows)
         try:
             if drafts:
-                drafter = self._drafter(request, stop_ids)
+                drafter = self._drafter(request, stop_ids, rows)
             yield from decode(
                 target,
                 drafter,
@@ -93,19 +94,28 @@ class Arms:
             if drafter is not None:
                 drafter.close()
 
-    def _drafter(self, request: Request, stop_ids: frozenset[int]) -> Drafter:
+    def _drafter(self, request: Request, stop_ids: frozenset[int], rows: tuple[int, ...]) -> Drafter:
         """What the request asks for, over a cache of its own, which its `close` gives back."""
         target, draft = self._pair.target, self._pair.draft
         lookup = LookupDrafter(target.vocab_size, stop_ids)
         if request.drafter == "lookup":
             return lookup
         assert draft is not None
+        sight = None
+        if draft.reads_states:
+            assert target.state_width is not None, (
+                "a target that gives no states was loaded for a draft that reads them"
+            )
+            sight = Sight(target.state_width)
+        # before a first draft it reads, after a window kept to its end, two tokens; with the target's states the window
+        rows = (1, 2) if sight is None else (1, *rows)
         model = ModelDrafter(
-            draft.new_sequence((1, 2)),  # after a window kept to its end it reads two tokens
+            draft.new_sequence(rows),
             name=draft.name,
             vocab_size=draft.vocab_size,
             sampling=request.sampling,
             stop_ids=stop_ids,
             kept_ids=draft.kept_ids,
+            sight=sight,
         )
         return model if request.drafter == "draft" else EitherDrafter(model, lookup)

@@ -9,10 +9,11 @@ import time
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import cast
 
 from app.engine.acceptance import Acceptor, Verdict
 from app.engine.drafting import NOTHING, Drafter, not_finite
-from app.engine.model import KVCache
+from app.engine.model import KVCache, States, StatesCache
 from app.engine.noise import Noise
 from app.engine.round_record import Seconds, record
 from app.engine.scored import score
@@ -66,23 +67,25 @@ def decode(
         room = min(limits.max_tokens - emitted, limits.n_positions - position)
         window = 1 if drafter is None or index == 0 else min(windows.next(), room)
         proposal, draft_seconds = NOTHING, 0.0
-        if drafter is not None and index == 0:
-            draft_seconds = drafter.prefill(context)
-        elif drafter is not None and window > 1:
+        if drafter is not None and window > 1:
             pick = None if acceptor.draws else acceptor.propose
             proposal = drafter.propose(context, window - 1, pick, round_noise, windows.draft_on)
             draft_seconds = proposal.seconds
 
-        verify_begin = clock()
+        verify_begin, read = clock(), target.length
         feed, unusable = [*context[target.length :], *proposal.ids], partial(_unusable, target_name, position)
         rows = score(target, feed, len(proposal.ids) + 1, sampling, unusable)
         verify_seconds = clock() - verify_begin
+        if drafter is not None and index == 0:
+            draft_seconds = drafter.prefill(context, _states(target) if drafter.sees_target else None)
 
         verdict = acceptor(proposal.ids, proposal.rows, rows, round_noise)
         tokens = _emitted(proposal.ids, verdict, limits.stop_ids)
         context += tokens
         emitted += len(tokens)
         target.rollback(min(target.length, len(context) - 1))
+        if drafter is not None and drafter.sees_target and index:
+            drafter.follow(_states(target)[: target.length - read])
         finish = limits.reached(tokens[-1], emitted, len(context))
         kept = min(len(tokens), verdict.num_accepted)
         if drafter is not None and index:
@@ -106,6 +109,10 @@ def decode(
         if finish is not None:
             return
         index += 1
+
+
+def _states(target: KVCache) -> States:
+    return cast(StatesCache, target).states
 
 
 def _unusable(name: str, position: int, row: int) -> ModelError:

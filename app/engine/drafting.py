@@ -10,15 +10,16 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol
+from typing import Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from app.engine.model import KVCache
+from app.engine.model import KVCache, States, StatesCache
 from app.engine.noise import Purpose, RoundNoise
 from app.engine.sampling import Probs
-from app.engine.scored import DraftProbs, DraftRows, score
+from app.engine.scored import DraftProbs, DraftRows, forward, score
+from app.engine.sight import Sight
 from app.errors import ModelError
 from app.record.theory import expected_kept
 from app.record.trace import DraftSource, Sampling
@@ -70,8 +71,17 @@ def always(sure: Callable[[], float]) -> bool:
 class Drafter(Protocol):
     """Proposes tokens that may follow a context."""
 
-    def prefill(self, context: Sequence[int]) -> float:
-        """Read the prompt; returns the seconds it took."""
+    @property
+    def sees_target(self) -> bool:
+        """Whether it is to be given the target's states."""
+        ...
+
+    def prefill(self, context: Sequence[int], states: States | None = None) -> float:
+        """Read the prompt; returns the seconds it took. states: the target's, where the drafter sees it."""
+        ...
+
+    def follow(self, states: States) -> None:
+        """The target's states of the positions whose tokens are known since it was last told; where it sees the target."""
         ...
 
     def propose(
@@ -100,25 +110,45 @@ class ModelDrafter:
         sampling: Sampling,
         stop_ids: frozenset[int],
         kept_ids: NDArray[np.int64] | None = None,
+        sight: Sight | None = None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
-        """kept_ids: the only ids the model scores (None: all)."""
+        """kept_ids: the only ids the model scores (None: all). sight: for a model that reads its target's states."""
         self._sequence, self._name, self._vocab_size, self._kept_ids = sequence, name, vocab_size, kept_ids
         # handed out anew in each round: outside kept_ids the rows stay 0, which new memory would have to be made
         self._probs = np.zeros((0, vocab_size), np.float32)
         self._sampling, self._stop_ids, self._clock = sampling, stop_ids, clock
+        self._sight, self._read = sight, 0
 
-    def prefill(self, context: Sequence[int]) -> float:
+    @property
+    def sees_target(self) -> bool:
+        return self._sight is not None
+
+    def prefill(self, context: Sequence[int], states: States | None = None) -> float:
         begin = self._clock()
-        self._sequence.forward(self._readable(context), 1)
+        if states is not None:
+            self.follow(states)
+        forward(self._sequence, self._readable(context), 1, self._before(len(context)))
+        self._read = len(context)
         return self._clock() - begin
+
+    def follow(self, states: States) -> None:
+        assert self._sight is not None, "this draft reads tokens alone"
+        self._sight.follow(states)
+
+    def _before(self, count: int) -> States | None:
+        return None if self._sight is None else self._sight.theirs(count)
 
     def propose(
         self, context: Sequence[int], count: int, pick: Propose | None, noise: RoundNoise, draft_on: DraftOn = always
     ) -> Proposal:
         sequence, clock = self._sequence, self._clock
-        sequence.rollback(min(sequence.length, len(context) - 1))
+        # what was drafted without the target's states is read again with them
+        kept_length = len(context) - 1 if self._sight is None else self._read
+        sequence.rollback(min(sequence.length, kept_length))
         feed = self._readable(context[sequence.length :])
+        before = self._before(len(feed))
+        self._read = len(context)
         ids: list[int] = []
         if len(self._probs) < count:
             self._probs = np.zeros((count, self._vocab_size), np.float32)
@@ -128,7 +158,7 @@ class ModelDrafter:
             coin = noise.uniform(offset, Purpose.DRAFT)
             unusable = partial(_unusable, self._name, len(context) + offset)
             begin = clock()
-            rows = score(sequence, feed, 1, self._sampling, unusable, coin if pick is None else None)
+            rows = score(sequence, feed, 1, self._sampling, unusable, coin if pick is None else None, before)
             seconds += clock() - begin
             drafted.add(rows)
             token = drafted.draw(offset, coin) if pick is None else pick(drafted[offset], noise, offset)
@@ -136,6 +166,7 @@ class ModelDrafter:
             if not draft_on(partial(rows.confidence, 0)) or token in self._stop_ids:
                 break
             feed = [token]
+            before = None if self._sight is None else self._sight.own(cast(StatesCache, sequence).states)
         return Proposal(tuple(ids), drafted, seconds, "draft", self._kept_ids)
 
     def _readable(self, token_ids: Sequence[int]) -> list[int]:
@@ -163,7 +194,12 @@ class LookupDrafter:
         self._places: dict[tuple[int, ...], list[int]] = {}  # MIN_MATCH tokens -> where the token after them stands
         self._indexed = MIN_MATCH
 
-    def prefill(self, context: Sequence[int]) -> float:
+    sees_target = False
+
+    def follow(self, states: States) -> None:
+        """Nothing is read from states."""
+
+    def prefill(self, context: Sequence[int], states: States | None = None) -> float:
         begin = self._clock()
         self._index(context)
         return self._clock() - begin
@@ -223,8 +259,15 @@ class EitherDrafter:
         self._lookups = [_Record(length / (length + 1)) for length in range(MAX_MATCH + 1)]
         self._pending: list[tuple[int, tuple[int, ...], _Record]] = []  # guesses, and where each begins
 
-    def prefill(self, context: Sequence[int]) -> float:
-        return self._draft.prefill(context) + self._lookup.prefill(context)
+    @property
+    def sees_target(self) -> bool:
+        return self._draft.sees_target
+
+    def prefill(self, context: Sequence[int], states: States | None = None) -> float:
+        return self._draft.prefill(context, states) + self._lookup.prefill(context)
+
+    def follow(self, states: States) -> None:
+        self._draft.follow(states)
 
     def propose(
         self, context: Sequence[int], count: int, pick: Propose | None, noise: RoundNoise, draft_on: DraftOn = always

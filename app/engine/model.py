@@ -7,6 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 Logits = NDArray[np.float32]
+States = NDArray[np.float32]
+"""Final hidden states behind a model's last norm, [positions, width]: what its output layer makes logits of."""
 
 
 class KVCache(Protocol):
@@ -34,6 +36,20 @@ class KVCache(Protocol):
 
     def close(self) -> None:
         """Give the cache back to the model; the sequence is not used again."""
+        ...
+
+
+class StatesCache(KVCache, Protocol):
+    """The cache of a model that gives states (`Model.state_width`)."""
+
+    def forward(self, token_ids: Sequence[int], num_logits: int, before: States | None = None) -> Logits:
+        """See `KVCache.forward`. before: float32 [len(token_ids), 2 * width] of `app.engine.sight.Sight`, for a model that
+        reads states; zeros where it is None."""
+        ...
+
+    @property
+    def states(self) -> States:
+        """The states behind every token of the last `forward`, [len(token_ids), width]; the caller's until the next."""
         ...
 
 
@@ -71,6 +87,17 @@ class Model(Protocol):
     @property
     def kept_ids(self) -> NDArray[np.int64] | None:
         """The ids this model scores, ascending, where it scores not all of them: only a draft may."""
+        ...
+
+    @property
+    def state_width(self) -> int | None:
+        """The width of the states its caches give (`StatesCache`); None: they give none."""
+        ...
+
+    @property
+    def reads_states(self) -> bool:
+        """Whether it is a draft that reads, beside a token, its target's state of the position before; then it gives its
+        own too."""
         ...
 
     @property

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from app.engine.model import KVCache, Logits, Model
+from app.engine.model import KVCache, Logits, Model, States
 
 
 class RestrictedModel:
@@ -52,8 +52,12 @@ class _RestrictedCache:
     def length(self) -> int:
         return self._cache.length
 
-    def forward(self, token_ids: Sequence[int], num_logits: int) -> Logits:
-        logits = self._cache.forward(token_ids, num_logits)[:, : self._rows].copy()
+    def __getattr__(self, name: str) -> Any:
+        """What else a cache has: `states` of one that gives them."""
+        return getattr(self._cache, name)
+
+    def forward(self, token_ids: Sequence[int], num_logits: int, *before: States) -> Logits:
+        logits = self._cache.forward(token_ids, num_logits, *before)[:, : self._rows].copy()
         logits[:, self._banned] = -np.inf
         return logits
 

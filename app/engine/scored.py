@@ -10,7 +10,7 @@ from typing import Any, Protocol, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from app.engine.model import KVCache
+from app.engine.model import KVCache, Logits, States, StatesCache
 from app.engine.noise import draw
 from app.engine.sampling import Probs, WarpedRows, confidence
 from app.record.trace import Sampling
@@ -84,15 +84,23 @@ def score(
     sampling: Sampling,
     unusable: Unusable,
     coin: float | None = None,
+    before: States | None = None,
 ) -> Rows:
     """`cache.forward` with its rows warped: where the logits are, if the cache can; ready when this returns.
 
-    coin: the last row will be drawn from by it, so that the draw can be made in the same go.
+    coin: the last row will be drawn from by it, so that the draw can be made in the same go. before: see `forward`.
     """
     own = getattr(cache, "score", None)
-    if own is None:
-        return HostRows(cache.forward(token_ids, num_logits), sampling, unusable)
+    if own is None or before is not None:
+        return HostRows(forward(cache, token_ids, num_logits, before), sampling, unusable)
     return cast(Rows, own(token_ids, num_logits, sampling, unusable, coin))
+
+
+def forward(cache: KVCache, token_ids: Sequence[int], num_logits: int, before: States | None) -> Logits:
+    """`cache.forward`, with the states that a model reads beside the tokens (None: it reads none)."""
+    if before is None:
+        return cache.forward(token_ids, num_logits)
+    return cast(StatesCache, cache).forward(token_ids, num_logits, before)
 
 
 def at(probs: Probs, token: int) -> Probs:

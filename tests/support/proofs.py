@@ -13,6 +13,7 @@ from app.engine.acceptance import ACCEPTORS, Acceptor
 from app.engine.decode import Limits, decode
 from app.engine.drafting import Drafter, EitherDrafter, LookupDrafter, ModelDrafter
 from app.engine.sampling import warp
+from app.engine.sight import Sight
 from app.engine.windows import Fixed, Windows
 from app.record.trace import Round, Sampling
 
@@ -41,9 +42,16 @@ class Pair:
 
     @staticmethod
     def of(
-        agreement: Agreement, *, trimmed: tuple[int, ...] = (), padding: tuple[int, int] = (0, 0), size: int = 4
+        agreement: Agreement,
+        *,
+        trimmed: tuple[int, ...] = (),
+        padding: tuple[int, int] = (0, 0),
+        size: int = 4,
+        sighted: bool = False,
     ) -> Pair:
-        target, draft, _ = toy_pair(size, seed=11, agreement=agreement, trimmed=trimmed, padding=padding)
+        target, draft, _ = toy_pair(
+            size, seed=11, agreement=agreement, trimmed=trimmed, padding=padding, sighted=sighted
+        )
         return Pair(target, draft)
 
     def target_probs(self, context: tuple[int, ...], sampling: Sampling) -> NDArray[np.float32]:
@@ -61,6 +69,8 @@ PAIRS = {
     "trimmed": Pair.of("good", trimmed=(0, 2)),
     "wide draft": Pair.of("good", padding=(0, 3)),
     "wide target": Pair.of("bad", padding=(3, 0)),
+    # of the loop: enumerated, its draft reads no states, and is like any other
+    "sighted": Pair.of("good", sighted=True),
     # q is one-hot, as a lookup's is
     "certain": Pair(Pair.of("good").target, ToyModel(vocab_size=4, seed=11, agreement="good", sharpness=1e4)),
 }
@@ -109,6 +119,7 @@ def rounds(
         sampling=sampling,
         stop_ids=stop_ids,
         kept_ids=pair.draft.kept_ids,
+        sight=Sight(pair.target.state_width or 0) if pair.draft.reads_states else None,
     )
     lookup = LookupDrafter(pair.target.vocab_size, stop_ids)
     drafters: dict[str, Drafter] = {"draft": model, "lookup": lookup, "draft+lookup": EitherDrafter(model, lookup)}

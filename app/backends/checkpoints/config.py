@@ -31,7 +31,9 @@ class RopeScaling:
 
 @dataclass(frozen=True, slots=True)
 class LlamaConfig:
-    """The shape of a Llama. `kept_ids`: rows of a trimmed output layer, or 0 where it covers the vocabulary."""
+    """The shape of a Llama. `kept_ids`: rows of a trimmed output layer, or 0 where it covers the vocabulary. `conditioned`:
+    a draft that reads, beside a token, the final state of the position before it (`fusion.weight` maps them to what is
+    added to the embedding)."""
 
     num_layers: int
     hidden_size: int
@@ -47,6 +49,7 @@ class LlamaConfig:
     tied: bool = False
     stop_ids: tuple[int, ...] = ()
     kept_ids: int = 0
+    conditioned: bool = False
 
     @property
     def num_parameters(self) -> int:
@@ -54,7 +57,8 @@ class LlamaConfig:
         attention = self.hidden_size * self.head_size * (2 * self.num_heads + 2 * self.num_kv_heads)
         layer = attention + 3 * self.hidden_size * self.intermediate_size + 2 * self.hidden_size
         output = 0 if self.tied else (self.kept_ids or self.vocab_size) * self.hidden_size
-        return self.num_layers * layer + self.vocab_size * self.hidden_size + self.hidden_size + output
+        fusion = 2 * self.hidden_size**2 if self.conditioned else 0
+        return self.num_layers * layer + self.vocab_size * self.hidden_size + self.hidden_size + output + fusion
 
     def rope_frequencies(self, factors: NDArray[np.float32] | None = None) -> NDArray[np.float64]:
         """Radians a position, [head_size / 2]. factors: divisors a GGUF may carry beside or instead of `rope_scaling`."""
@@ -123,6 +127,7 @@ def config_of(raw: dict[str, Any], generation: dict[str, Any], path: Path) -> Ll
             tied=bool(raw.get("tie_word_embeddings", False)),
             stop_ids=_stops(raw, generation),
             kept_ids=int((raw.get("playground") or {}).get("kept_ids", 0)),
+            conditioned=bool((raw.get("playground") or {}).get("conditioned", False)),
         )
     except KeyError as error:
         raise PairError(f"{path / 'config.json'} does not give {error}; fetch the model again.") from None

@@ -12,7 +12,14 @@ from app.engine.pair import Pair
 from app.engine.restricted import restricted
 from app.errors import PairError
 from app.pairs import memory
-from app.pairs.embedded import EMBEDDED_DRAFT, EMBEDDED_DRAFT_NAME, EMBEDDED_NAME, embedded_target
+from app.pairs.embedded import (
+    EMBEDDED_DRAFT,
+    EMBEDDED_DRAFT_NAME,
+    EMBEDDED_NAME,
+    EMBEDDED_PLAIN_DRAFT,
+    EMBEDDED_PLAIN_DRAFT_NAME,
+    embedded_target,
+)
 from app.pairs.options import PairOptions
 from app.places import cache_dir
 
@@ -38,13 +45,21 @@ class PairFiles:
 
 
 def pair_files(
-    target: Path | None, draft: Path | None, target_name: str | None = None, draft_name: str | None = None
+    target: Path | None,
+    draft: Path | None,
+    target_name: str | None = None,
+    draft_name: str | None = None,
+    *,
+    gives_states: bool,
 ) -> PairFiles:
-    """The models of a pair, checked against each other; without a target the embedded one, and its draft."""
+    """The models of a pair, checked against each other; without a target the embedded one, and its draft. gives_states:
+    whether a draft may read its target's states here."""
     if target is None:
         target, target_name = embedded_target(), EMBEDDED_NAME
         if draft is None:
             draft, draft_name = EMBEDDED_DRAFT, EMBEDDED_DRAFT_NAME
+            if not gives_states:
+                draft, draft_name = EMBEDDED_PLAIN_DRAFT, EMBEDDED_PLAIN_DRAFT_NAME
     files = ModelFiles(target, cache_dir(), target_name)
     if files.lacks_embeddings():
         raise PairError(f"{files.name} has no embeddings, so it can only be a draft; name its target by --target.")
@@ -56,6 +71,16 @@ def pair_files(
     if draft_files.lacks_embeddings() and draft_files.config.hidden_size != files.config.hidden_size:
         raise PairError(
             f"{draft_files.name} has no embeddings and another width than {files.name}; choose another draft."
+        )
+    if draft_files.config.conditioned and draft_files.config.hidden_size != files.config.hidden_size:
+        raise PairError(
+            f"{draft_files.name} reads states of width {draft_files.config.hidden_size}, and those of {files.name} are "
+            f"{files.config.hidden_size} wide; choose a draft made for this target."
+        )
+    if draft_files.config.conditioned and not gives_states:
+        raise PairError(
+            f"{draft_files.name} reads its target's hidden states, which this backend does not give; choose a draft that "
+            "reads tokens alone, such as assets/plain-draft for the embedded target, or --backend openvino."
         )
     return PairFiles(files, draft_files, never)
 

@@ -43,6 +43,7 @@ def expected_shape(config: LlamaConfig, name: str) -> tuple[int, ...]:
         "gate_proj": (inner, hidden),
         "up_proj": (inner, hidden),
         "down_proj": (hidden, inner),
+        "fusion": (hidden, 2 * hidden),
         "rope_factors": (config.head_size // 2,),
     }
     part, kind = name.split(".")[-2:]

@@ -48,6 +48,8 @@ class NeuronModel:
 
     max_sequences = 1
     kept_ids = None
+    state_width = None
+    reads_states = False
     bit_identical = False  # one token and a window of k are different compiled programs: nothing promises equal sums
 
     def __init__(

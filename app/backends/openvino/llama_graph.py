@@ -25,16 +25,20 @@ from app.backends.checkpoints.checkpoint import Checkpoint, Weights
 Node = Any  # openvino ships no types for its operators
 
 
-def stateful(checkpoint: Checkpoint, dtype: str) -> ov.Model:
-    """The graph of `checkpoint` with weights stored as `dtype` (int8, bf16, f16 or f32), before `paged`."""
-    return _llama(checkpoint, _WEIGHTS[dtype])
+def stateful(checkpoint: Checkpoint, dtype: str, states: bool = False) -> ov.Model:
+    """The graph of `checkpoint` with weights stored as `dtype` (int8, bf16, f16 or f32), before `paged`.
+
+    states: with the output `hidden` as well.
+    """
+    return _llama(checkpoint, _WEIGHTS[dtype], states)
 
 
 def paged(graph: ov.Model) -> ov.Model:
     """`graph` with paged attention, changed in place.
 
-    Inputs: input_ids, position_ids [T]; logit_rows [N], the rows of T to score; paged attention's own. Output:
-    logits float32 [N, 1, rows of the output layer].
+    Inputs: input_ids, position_ids [T]; logit_rows [N], the rows of T to score; paged attention's own; of a conditioned
+    draft before [T, 1, 2 D], see `app.engine.sight.Sight`. Outputs: logits float32 [N, 1, rows of the output layer], and
+    where they are asked for the final states hidden float32 [T, 1, D].
     """
     paged_attention_transformation(graph)
     return graph
@@ -69,7 +73,7 @@ _WEIGHTS: dict[str, Callable[[Weights, str], Node]] = {"int8": _int8, "bf16": _b
 DTYPES = tuple(_WEIGHTS)
 
 
-def _llama(checkpoint: Checkpoint, weight: Callable[[Weights, str], Node]) -> ov.Model:
+def _llama(checkpoint: Checkpoint, weight: Callable[[Weights, str], Node], states: bool) -> ov.Model:
     config = checkpoint.config
     heads, kv_heads, head_size = config.num_heads, config.num_kv_heads, config.head_size
 
@@ -147,6 +151,10 @@ def _llama(checkpoint: Checkpoint, weight: Callable[[Weights, str], Node]) -> ov
 
     embedding = weight(checkpoint.tensor("model.embed_tokens.weight"), "model.embed_tokens.weight")
     x = op.gather(embedding, op.convert(ids, np.int32), _const(0))
+    inputs = [ids, mask_length, positions, beam, logit_rows]
+    if config.conditioned:
+        inputs.append(parameter([-1, -1, 2 * config.hidden_size], np.float32, "before"))
+        x = op.add(x, linear(inputs[-1], "fusion"))
     for layer in range(config.num_layers):
         at = f"model.layers.{layer}.{{}}".format
         projections = [at(f"self_attn.{part}_proj") for part in "qkv"]
@@ -164,10 +172,18 @@ def _llama(checkpoint: Checkpoint, weight: Callable[[Weights, str], Node]) -> ov
         gate, up = op.variadic_split(both, _const(2), _const([config.intermediate_size] * 2)).outputs()
         x = op.add(x, linear(op.multiply(op.swish(gate), up), at("mlp.down_proj")))
 
-    scored = rms_norm(op.gather(x, logit_rows, _const(0)), "model.norm")
+    if states:
+        hidden = rms_norm(x, "model.norm")
+        scored = op.gather(hidden, logit_rows, _const(0))
+    else:
+        scored = rms_norm(op.gather(x, logit_rows, _const(0)), "model.norm")
     if config.tied or "lm_head.weight" not in checkpoint:
         logits = op.matmul(scored, embedding, False, True)
     else:
         logits = linear(scored, "lm_head")
     logits.output(0).set_names({"logits"})
-    return ov.Model([op.result(logits)], assigns, [ids, mask_length, positions, beam, logit_rows])
+    results = [op.result(logits)]
+    if states:
+        hidden.output(0).set_names({"hidden"})
+        results.append(op.result(hidden))
+    return ov.Model(results, assigns, inputs)

@@ -22,7 +22,7 @@ def prepare(options: PairOptions, freed: int) -> Callable[[], Pair]:
     for path in (options.target, options.draft):
         if path is not None and is_hub_id(path):
             raise PairError(f"There is no model at {path}; check the path, or add --backend torch for one of the Hub.")
-    files = pair_files(options.target, options.draft)
+    files = pair_files(options.target, options.draft, gives_states=True)
     dtype = options.dtype or DEFAULT_DTYPE
     if dtype not in (known := openvino.WEIGHT_BYTES):
         raise PairError(f"The OpenVINO backend has no precision {dtype!r}; choose one of {', '.join(known)}.")
@@ -41,6 +41,7 @@ def prepare(options: PairOptions, freed: int) -> Callable[[], Pair]:
             threads=options.threads,
             n_positions=options.n_positions,
             kept_ids=own.kept_ids(),
+            states=files.draft is not None and files.draft.config.conditioned,
         )
 
     return lambda: loaded("openvino", files, model)

@@ -23,7 +23,7 @@ from app.backends.checkpoints.cache import filled, fingerprint
 from app.backends.checkpoints.checkpoint import Checkpoint
 from app.backends.checkpoints.config import LlamaConfig
 from app.backends.openvino import huge_pages, llama_graph
-from app.engine.model import Logits
+from app.engine.model import Logits, States
 from app.errors import PairError
 from app.pairs.memory import free_memory
 
@@ -68,9 +68,11 @@ class OpenVinoModel:
         threads: int | None = None,
         n_positions: int | None = None,
         kept_ids: NDArray[np.int64] | None = None,
+        states: bool = False,
     ) -> None:
         """weights: opens the checkpoint; not called where the graph made from `files` lies in `cache_dir`.
-        kept_ids: the ids a trimmed output layer covers, [kept_ids]. Raises PairError."""
+        kept_ids: the ids a trimmed output layer covers, [kept_ids]. states: whether its caches give states. Raises
+        PairError."""
         if dtype not in llama_graph.DTYPES:
             raise PairError(
                 f"The OpenVINO backend has no precision {dtype!r}; choose one of {', '.join(llama_graph.DTYPES)}."
@@ -80,9 +82,11 @@ class OpenVinoModel:
         self.n_positions = min(n_positions or config.n_positions, config.n_positions)
         self.num_parameters = config.num_parameters
         self.kept_ids = kept_ids
+        self.hidden_size, self.reads_states = config.hidden_size, config.conditioned
+        self.state_width = config.hidden_size if states else None
         self._core = ov.Core()
         self.device = str(self._core.get_property("CPU", "FULL_DEVICE_NAME"))
-        self._graph = _graph(self._core, weights, dtype, files, cache_dir)
+        self._graph = _graph(self._core, weights, dtype, states, files, cache_dir)
         self._options = compile_options(self._core, dtype, threads)
         self.blocks = -(-(self.n_positions + WIDTHS[-1]) // BLOCK)  # slots beyond the context are for dummy rows
         self.programs: dict[int | None, ov.CompiledModel] = {
@@ -104,7 +108,10 @@ class OpenVinoModel:
         for width in set(widths.values()):
             if width not in self.programs:
                 fixed = self._graph.clone()
-                fixed.reshape(_shapes(width, self.blocks))
+                shapes = _shapes(width, self.blocks)
+                if self.reads_states:
+                    shapes["before"] = [width, 1, 2 * self.hidden_size]
+                fixed.reshape(shapes)
                 self.programs[width] = self._core.compile_model(fixed, "CPU", self._options)
                 self._warm_up([width], {width: width})
                 huge_pages.collapse()
@@ -147,22 +154,37 @@ class OpenVinoSequence:
                 tail = [port.get_partial_shape()[axis].get_length() for axis in (1, 2, 3)]
                 self._caches[name] = ov.Tensor(port.get_element_type(), ov.Shape([model.blocks, *tail]))
         self._passes: dict[int | None, _Pass] = {}
+        self._states: list[States] = []
 
-    def forward(self, token_ids: Ids[int], num_logits: int) -> Logits:
+    @property
+    def states(self) -> States:
+        assert self._model.state_width is not None, "the model was not loaded to give states"
+        return self._states[0] if len(self._states) == 1 else np.concatenate(self._states)
+
+    def forward(self, token_ids: Ids[int], num_logits: int, before: States | None = None) -> Logits:
         count = len(token_ids)
         assert 1 <= num_logits <= count, (num_logits, count)
         assert self.length + count <= self._model.n_positions, (self.length, count, self._model.n_positions)
         # a prompt, however short, is read by the same program whatever windows follow
         width = self.widths.get(count) if self.length else None
+        if self._model.reads_states and before is None:
+            before = np.zeros((count, 2 * self._model.hidden_size), np.float32)
+        self._states = []
         while count - num_logits >= PREFILL:
-            self._score(token_ids[:PREFILL], 1, width)
+            self._score(token_ids[:PREFILL], 1, width, before)
             token_ids, count = token_ids[PREFILL:], count - PREFILL
-        return self._score(token_ids, num_logits, width)
+            before = None if before is None else before[PREFILL:]
+        return self._score(token_ids, num_logits, width, before)
 
-    def _score(self, token_ids: Ids[int], num_logits: int, width: int | None) -> Logits:
+    def _score(self, token_ids: Ids[int], num_logits: int, width: int | None, before: States | None) -> Logits:
         if width not in self._passes:
             self._passes[width] = _Pass(self._model.programs[width], self._caches, width, self._model.blocks)
-        logits = self._passes[width].score(token_ids, self.length, num_logits)
+        program = self._passes[width]
+        if before is not None:
+            program.read(before[: len(token_ids)])
+        logits = program.score(token_ids, self.length, num_logits)
+        if self._model.state_width is not None:
+            self._states.append(program.states(len(token_ids)).copy())  # the next pass writes where they lie
         self.length += len(token_ids)
         return logits
 
@@ -196,6 +218,21 @@ class _Pass:
             self._request.set_tensor(name, ov.Tensor(array, shared_memory=True))
         self._fixed = fixed  # OpenVINO shares their memory: they must outlive the request
         self._ids, self._positions, self._logit_rows = (np.zeros(0, np.int64) for _ in range(3))
+        self._before = np.zeros((0, 1, 0), np.float32)
+
+    def read(self, before: States) -> None:
+        """What the next pass reads beside its tokens, [n, 2 * width]."""
+        rows = self._width or max(len(before), 2)
+        if len(self._before) != rows:
+            self._before = np.zeros((rows, 1, before.shape[1]), np.float32)
+            self._request.set_tensor("before", ov.Tensor(self._before, shared_memory=True))
+        self._before[: len(before), 0] = before
+        self._before[len(before) :] = 0
+
+    def states(self, count: int) -> States:
+        """The last pass's states [count, width], until the next one."""
+        hidden: States = self._request.get_tensor("hidden").data
+        return hidden.reshape(len(hidden), -1)[:count]
 
     def score(self, token_ids: Ids[int], past: int, num_logits: int) -> Logits:
         """Logits [num_logits, rows of the output layer] of the last ids, `past` tokens being in the cache."""
@@ -270,21 +307,21 @@ def compile_options(core: ov.Core, dtype: str, threads: int | None) -> dict[str,
 
 
 def _graph(
-    core: ov.Core, weights: Callable[[], Checkpoint], dtype: str, files: Ids[Path], cache_dir: Path | None
+    core: ov.Core, weights: Callable[[], Checkpoint], dtype: str, states: bool, files: Ids[Path], cache_dir: Path | None
 ) -> ov.Model:
     """The paged graph; the stateful one it comes from, weights quantised, is kept on disk.
 
     Not the compiled blob: the plugin cannot import one with paged attention (its head sizes are lost on export).
     """
     if cache_dir is None:
-        return llama_graph.paged(llama_graph.stateful(weights(), dtype))
+        return llama_graph.paged(llama_graph.stateful(weights(), dtype, states))
     sources = [Path(str(module.__file__)).read_text(encoding="utf-8") for module in (llama_graph, int8)]
-    key = fingerprint(files, ov.get_version(), *sources, dtype)
+    key = fingerprint(files, ov.get_version(), *sources, dtype, f"states {states}")
 
     made: list[ov.Model] = []
 
     def write(directory: Path) -> None:
-        made[:] = [llama_graph.stateful(weights(), dtype)]
+        made[:] = [llama_graph.stateful(weights(), dtype, states)]
         try:
             ov.save_model(made[0], directory / "graph.xml", compress_to_fp16=False)
         except RuntimeError as error:

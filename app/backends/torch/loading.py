@@ -38,6 +38,7 @@ def prepare(options: PairOptions, freed: int) -> Callable[[], Pair]:
         here(options.draft, options.draft_revision),
         name(options.target),
         name(options.draft),
+        gives_states=False,
     )
     if parts > 1:
         both = [one for one in (files.target, files.draft) if one is not None]

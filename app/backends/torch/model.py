@@ -63,6 +63,8 @@ class TorchModel:
 
     windows: tuple[int, ...] | None = None
     max_sequences: int | None = None
+    state_width: int | None = None
+    reads_states = False
 
     def __init__(
         self,
