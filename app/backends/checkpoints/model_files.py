@@ -55,7 +55,7 @@ class ModelFiles:
         return "model.embed_tokens.weight" not in self._own
 
     def is_packed(self) -> bool:
-        """Whether its matrices are stored in 8 bits, as `distill pack` writes them."""
+        """Whether its matrices are stored in 8 bits, as `distill all` writes them."""
         return self.path.is_dir() and "lm_head.weight.scales" in self._own
 
     def kept_ids(self) -> NDArray[np.int64] | None:
