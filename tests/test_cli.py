@@ -140,13 +140,27 @@ def test_a_trace_that_is_none_is_a_sentence(capsys: pytest.CaptureFixture[str], 
 
 
 def test_sweep_measures_every_window_and_names_the_best(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["sweep", "--ks", "2,4", "--prompt", "Count to five.", "--max-tokens", "12", "--json"]) == 0
+    flags = ["--ks", "2,4", "--prompt", "Count to five.", "--max-tokens", "12", "--repeats", "2", "--json"]
+    assert main(["sweep", *flags]) == 0
     out, err = capsys.readouterr()
     found = json.loads(out)
     assert [point["k"] for point in found["points"]] == [2, 4]
     assert found["best_k"] in (2, 4)
-    assert all(point["identical"] == point["runs"] == 1 for point in found["points"])
-    assert "2 of 2" in err
+    assert all(point["identical"] == point["runs"] == 2 for point in found["points"])
+    assert all(point["interval"][0] <= point["speedup"] <= point["interval"][1] for point in found["points"])
+    assert found["words"]
+    assert "4 of 4" in err
+
+
+def test_sweep_compares_acceptors_and_writes_a_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    table = tmp_path / "sweep.csv"
+    flags = ["--prompt", "Count.", "--max-tokens", "8", "--repeats", "1", "--temperature", "1", "--csv", str(table)]
+    assert main(["sweep", "--acceptors", "exact,lenient", *flags]) == 0
+    out = capsys.readouterr().out
+    assert "exact" in out
+    assert "Each was run once" in out
+    lines = table.read_text(encoding="utf-8").splitlines()
+    assert [line.split(",")[0] for line in lines] == ["variant", "exact", "lenient"]
 
 
 @pytest.mark.parametrize(
@@ -154,6 +168,8 @@ def test_sweep_measures_every_window_and_names_the_best(capsys: pytest.CaptureFi
     [
         (["--ks", "1,2"], "k = 1 cannot be swept"),
         (["--ks", "two"], "no list of windows"),
+        (["--temperatures", "warm"], "no list of numbers"),
+        (["--acceptors", "fair"], "no acceptor 'fair'"),
         (["--count", "0"], "no prompt to sweep"),
         (["--repeats", "0"], "0 repeats"),
         (["--prompts", "/nowhere.json"], "no JSON list"),

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import html
+import json
+import re
 from typing import Any
 
 import gradio as gr
@@ -10,9 +13,11 @@ import pytest
 
 from app.errors import RequestError, TraceError
 from app.record import trace as traces
-from app.record.sweep import Step, Sweep, sweep
+from app.record.standing import Sweep
+from app.record.sweep import Step, sweep
 from app.record.theory import PUBLISHED
 from app.record.trace import Request
+from app.record.variants import Variant, variants
 from app.ui import plots, sweep_view, tune
 from app.ui.desk import Desk, Visitor
 from tests.support.pages import EXAMPLES, toy_session
@@ -21,10 +26,14 @@ from tests.support.traces import SPECULATIVE, started, target_arm, texts, trace
 from tests.test_hardware import text
 
 
+def windows(*ks: int) -> tuple[Variant, ...]:
+    return variants(Request(), ks=ks)
+
+
 @pytest.fixture(scope="module")
 def found() -> Sweep:
     session = SimulatedSession(lambda rows: 0.0095 + 0.0005 * rows, 0.001, agreement="good", seed=2)
-    *_, last = sweep(session, Request(max_tokens=120), ["abc", "cab"], [2, 4, 8])
+    *_, last = sweep(session, Request(max_tokens=120), ["abc", "cab"], windows(2, 4, 8), repeats=1)
     return last.sweep
 
 
@@ -32,7 +41,7 @@ def test_the_best_window_is_named_and_marked(found: Sweep) -> None:
     markup = sweep_view.sweep_html(found)
     assert found.best is not None
     shown = text(markup)
-    assert f"k = {found.best.k}" in shown
+    assert f"{found.best.label} is the best" in shown or "Too close to call" in shown
     assert f"{found.best.speedup:.2f}×" in shown
     assert markup.count('<tr class="best">') == 1
     assert "same text" in shown
@@ -45,7 +54,7 @@ def test_figures_hold_what_was_measured_and_what_was_predicted(found: Sweep) -> 
     by_name = {line.name: line for line in drawn["tpot"].data}
     assert list(by_name["measured"].x) == [2, 4, 8]
     assert list(by_name["measured"].y) == pytest.approx([1000 * point.tpot_s for point in found.points])
-    assert list(by_name["formula"].y) == pytest.approx([1000 * point.predicted_tpot_s for point in found.points])
+    assert list(by_name["formula"].y) == pytest.approx([1000 * (point.predicted_tpot_s or 0) for point in found.points])
     assert list(by_name["target alone"].y) == pytest.approx([10] * 3)
     assert list(by_name["what-if from k = 8"].x) == list(range(2, 9))
     assert len({(line.line.dash, line.marker.symbol) for line in by_name.values()}) == 4, "told apart without colour"
@@ -55,7 +64,7 @@ def test_figures_hold_what_was_measured_and_what_was_predicted(found: Sweep) -> 
 
 
 def test_nothing_measured_shows_nothing() -> None:
-    empty = Sweep([2, 3])
+    empty = Sweep(windows(2, 3))
     assert sweep_view.sweep_html(empty) == ""
     assert sweep_view.figures(empty) == []
 
@@ -86,7 +95,7 @@ def test_a_run_is_judged_from_its_lines() -> None:
 
 
 def test_what_people_typed_is_text() -> None:
-    markup = sweep_view.progress_html(Step(0, 2, "k = 2: <script>alert(1)</script>", Sweep([2])))
+    markup = sweep_view.progress_html(Step(0, 2, "k = 2: <script>alert(1)</script>", Sweep(windows(2))))
     assert "<script" not in markup
     assert "<script>alert(1)</script>" in text(markup)
     assert "<script" not in sweep_view.error_html("<script>")
@@ -101,7 +110,7 @@ def test_prompts_by_line_by_kind_or_all() -> None:
 
 def updates(stop: asyncio.Event, prompts: list[str], desk: Desk | None = None) -> Any:
     session = toy_session(agreement="good")
-    start = lambda stop: sweep(session, Request(max_tokens=12), prompts, [2, 3])  # noqa: E731
+    start = lambda stop: sweep(session, Request(max_tokens=12), prompts, windows(2, 3), repeats=1)  # noqa: E731
     return tune.updates(start, desk or Desk(), Visitor(), stop)
 
 
@@ -137,6 +146,34 @@ def test_a_sweep_that_cannot_work_is_a_sentence_in_place() -> None:
     assert "no prompt to sweep" in text(shown[0])
 
 
+def test_what_is_best_can_be_used(found: Sweep) -> None:
+    markup = sweep_view.sweep_html(found)
+    settings = [json.loads(html.unescape(each)) for each in re.findall(r'data-use="([^"]*)"', markup)]
+    assert [each["k"] for each in settings] == [2, 4, 8]
+    assert settings[0] == {"k": 2, "acceptor": "rejection", "drafter": "draft", "temperature": 0.0, "pair": ""}
+
+
+def test_temperatures_are_read_as_people_write_them() -> None:
+    assert tune._numbers(" 0, 0.7;1 ") == [0.0, 0.7, 1.0]
+    assert tune._numbers("") == []
+    with pytest.raises(RequestError, match="no list of temperatures"):
+        tune._numbers("warm")
+
+
+def test_acceptors_are_compared_in_a_table_of_their_names() -> None:
+    session = toy_session(agreement="good", seed=2)
+    offered = variants(Request(), acceptors=["exact", "lenient"])
+    *_, last = sweep(session, Request(max_tokens=16), ["hello"], offered)
+    shown = text(sweep_view.sweep_html(last.sweep))
+    assert "exact" in shown
+    assert "lossy" in shown
+    assert "What-if" not in shown
+    tpot, speedup, _ = sweep_view.figures(last.sweep)
+    assert tpot["title"] == "Time per output token"
+    (measured,) = [line for line in speedup["figure"]["data"] if line["name"] == "measured"]
+    assert (measured["x"], measured["mode"]) == (["exact", "lenient"], "markers")
+
+
 def test_others_wait_in_line() -> None:
     async def scenario() -> None:
         desk = Desk()
@@ -154,8 +191,9 @@ def test_others_wait_in_line() -> None:
 def test_the_tab_builds_offers_the_known_windows_and_opens_no_endpoint(windows: tuple[int, ...] | None) -> None:
     with gr.Blocks(analytics_enabled=False) as page, gr.Tabs(), gr.Tab("Tune k"):
         tune.build(toy_session(windows=windows), Desk(), "Hi", EXAMPLES, "plotly.js")
-    (ks,) = [block for block in page.blocks.values() if isinstance(block, gr.CheckboxGroup)]
-    assert [value for _, value in ks.choices] == [str(k) for k in windows or range(2, 17)]
+    (ks,) = [block for block in page.blocks.values() if getattr(block, "elem_id", "") == "tune-ks"]
+    assert isinstance(ks, gr.CheckboxGroup)
+    assert [value for _, value in ks.choices] == [*map(str, windows or range(2, 17)), "auto"]
     assert page.get_api_info()["named_endpoints"] == {}
 
 

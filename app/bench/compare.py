@@ -28,8 +28,9 @@ from app.pairs import registry as pairs
 from app.pairs.options import PairOptions
 from app.record.limits import AUTO, K
 from app.record.metrics import ArmTotals, Metrics
-from app.record.sweep import Sweep
+from app.record.standing import Sweep
 from app.record.trace import Event, Request, Sampling, Trace
+from app.record.variants import variants
 
 CONTEXTS = (128, 512, 1024, 2048, 4096)
 BANDWIDTH_BYTES = 1 << 28
@@ -125,7 +126,8 @@ def _ids(session: Session, prompt: str) -> list[int]:
 
 def _ours(session: Session, plan: Plan, prompts: Sequence[str], rivals: dict[str, _Rival]) -> dict[str, Any]:
     ks: list[K] = [*plan.ks, AUTO]
-    sweep = Sweep(plan.ks)
+    windows = {each.k: each for each in variants(Request(), ks=plan.ks)}
+    sweep = Sweep(list(windows.values()))
     target, beside_auto, arms = _Arm(), _Arm(), {k: _Arm() for k in ks}
     for turn, prompt in enumerate(prompts):
         _say(f"{session.target.dtype}: prompt {turn + 1} of {len(prompts)}")
@@ -137,7 +139,7 @@ def _ours(session: Session, plan: Plan, prompts: Sequence[str], rivals: dict[str
             if k == AUTO:
                 beside_auto.add(metrics, "target")
             else:
-                sweep.add(trace)
+                sweep.add(trace, windows[k], turn)
             arms[k].add(metrics, "speculative")
             target.add(metrics, "target")
             text = metrics.arms["target"].token_ids
@@ -145,7 +147,7 @@ def _ours(session: Session, plan: Plan, prompts: Sequence[str], rivals: dict[str
         for place in range(len(names)):
             rivals[names[(turn + place) % len(names)]].ask(_ids(session, prompt), plan.max_tokens, text)
     one = statistics.median(target.totals.verify_passes)
-    points = {point.k: point for point in sweep.points}
+    points = {point.variant.k: point for point in sweep.points}
     rows = []
     for k in ks:
         arm, point = arms[k], None if k == AUTO else points.get(k)

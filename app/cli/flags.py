@@ -113,11 +113,12 @@ def session(
     options: argparse.Namespace,
     requests: Iterable[Request] = (),
     upstream: bool = False,
+    folder: Path | None = None,
 ) -> Session:
     """The session of the pair that the flags name, with the acceptor of `--acceptor` where that is one of the user's own.
 
     requests: what will be asked of it, refused before minutes of loading where
-    that is known; upstream: of the engine's own loop. Raises PlaygroundError.
+    that is known; upstream: of the engine's own loop. folder: holds the pairs it may switch to. Raises PlaygroundError.
     """
     from app.engine.acceptance import find
     from app.engine.requests import validate_unloaded
@@ -130,7 +131,18 @@ def session(
         validate_unloaded(registry.promised(own), request, upstream)
         if not custom:
             find(request.acceptor)
-    return pair_recipe(own, options.acceptor if custom else None).make()
+    return pair_recipe(own, options.acceptor if custom else None, _listed(own, folder)).make()
+
+
+def _listed(own: PairOptions, folder: Path | None) -> dict[str, PairOptions]:
+    """The pairs of a folder by name, and the one that the flags name. Raises PairError."""
+    from app.pairs import pair_files
+
+    if folder is None:
+        return {}
+    others = pair_files.listed(folder)
+    name = next((name for name, other in others.items() if other == own), None)
+    return {name or "as started": own, **others}
 
 
 def engine(options: argparse.Namespace) -> ProcessEngine:
@@ -140,20 +152,15 @@ def engine(options: argparse.Namespace) -> ProcessEngine:
     """
     from app.hosting.process import ProcessEngine
     from app.hosting.recipe import pair_recipe
-    from app.pairs import memory, pair_files
+    from app.pairs import memory
 
     own = pair_options(options)
-    listed: dict[str, PairOptions] = {}
-    if options.pairs is not None:
-        others = pair_files.listed(options.pairs)
-        name = next((name for name, other in others.items() if other == own), None)
-        listed = {name or "as started": own, **others}
     free = memory.free_memory()
     limit = None if free is None else free * 9 // 10
     if options.memory_limit is not None:
         limit = int(options.memory_limit * 1e9)
     return ProcessEngine(
-        pair_recipe(own, options.acceptor if is_custom(options.acceptor) else None, listed),
+        pair_recipe(own, options.acceptor if is_custom(options.acceptor) else None, _listed(own, options.pairs)),
         python=engine_python(own.backend),
         round_seconds=options.round_seconds,
         memory=limit,

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import TypeVar
-
-T = TypeVar("T")
 
 Interval = tuple[float, float]
 
@@ -31,17 +28,18 @@ def student(freedom: int) -> float:
     return STUDENT[freedom - 1] if freedom <= len(STUDENT) else NORMAL * (1 + 1.28 / freedom)
 
 
-def ratio_interval(blocks: Sequence[T], figure: Callable[[Sequence[T]], float]) -> Interval | None:
-    """The interval of a positive figure of all blocks (runs that belong together); None below two blocks.
+def ratio_interval(blocks: Sequence[Sequence[float]], figure: Callable[[Sequence[float]], float]) -> Interval | None:
+    """The interval of a positive figure of the sums over all blocks (runs that belong together); None below two blocks.
 
-    The jackknife (Quenouille 1956, Tukey 1958) on its logarithm: the figure is worked out without each block in turn, so it
-    may pool them as it likes, and a slow minute that falls on both sides of a ratio leaves it as it was.
+    The jackknife (Quenouille 1956, Tukey 1958) on its logarithm: the figure is worked out without each block in turn, so a
+    long block weighs more than a short one, and a slow minute that falls on both sides of a ratio leaves it as it was.
     """
     n = len(blocks)
     if n < 2:
         return None
-    logs = [math.log(figure([*blocks[:i], *blocks[i + 1 :]])) for i in range(n)]
+    sums = [sum(column) for column in zip(*blocks, strict=True)]
+    logs = [math.log(figure([whole - part for whole, part in zip(sums, block, strict=True)])) for block in blocks]
     mean = sum(logs) / n
     error = math.sqrt((n - 1) / n * sum((each - mean) ** 2 for each in logs))
-    middle, reach = math.log(figure(blocks)), student(n - 1) * error
+    middle, reach = math.log(figure(sums)), student(n - 1) * error
     return math.exp(middle - reach), math.exp(middle + reach)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import plotly.graph_objects as go  # type: ignore[import-untyped]
 
 from app.record.metrics import ArmMetrics, Metrics
-from app.record.sweep import Sweep
+from app.record.standing import Point, Sweep
 from app.record.theory import PUBLISHED, predicted_speedup
 from app.record.trace import ARMS, Arm
 from app.ui.palette import LIGHT
@@ -82,29 +83,47 @@ def tpot_figure(metrics: Metrics) -> go.Figure:
 
 
 def sweep_figures(sweep: Sweep) -> dict[str, go.Figure]:
-    """What a sweep measured, beside what was predicted: "tpot" and "speedup" by k."""
-    points, guessed = sweep.points, [other for other in sweep.what_if if other.tpot_s is not None]
-    ks = [point.k for point in points]
-    tpot = _figure("window k", "ms per token")
-    speedup = _figure("window k", "speedup")
+    """What a sweep measured, "tpot" and "speedup" by variant; beside what was predicted where only the window varies."""
+    points = sweep.points
+    names: list[Any] = [point.variant.k if sweep.only_k else point.label for point in points]
+    title = "window k" if sweep.only_k else ""
+    tpot, speedup = _figure(title, "ms per token"), _figure(title, "speedup")
+    if not sweep.only_k:
+        for figure in (tpot, speedup):
+            figure.layout.xaxis.type = "category"
     alone = sweep.target_tpot_s
-    if ks and alone is not None:
-        _line(tpot, "target alone", ks, [1000 * alone] * len(ks), "target", "dash", None)
-        _line(speedup, "target alone", ks, [1.0] * len(ks), "target", "dash", None)
-    _line(tpot, "formula", ks, [1000 * point.predicted_tpot_s for point in points], "corrected", "dot", "x")
-    _line(speedup, "formula", ks, [point.predicted_speedup for point in points], "corrected", "dot", "x")
-    widest = [other.k for other in guessed]
-    if widest:
+    if names and alone is not None:
+        _line(tpot, "target alone", names, [1000 * alone] * len(names), "target", "dash", None)
+        _line(speedup, "target alone", names, [1.0] * len(names), "target", "dash", None)
+    if sweep.only_k:
+        _predictions(sweep, tpot, speedup)
+    dash = "solid" if sweep.only_k else "none"
+    _line(tpot, "measured", names, [1000 * point.tpot_s for point in points], "accepted", dash, "diamond")
+    _line(speedup, "measured", names, [point.speedup for point in points], "accepted", dash, "diamond")
+    speedup.data[-1].error_y = _reach(points)
+    return {"tpot": tpot, "speedup": speedup}
+
+
+def _predictions(sweep: Sweep, tpot: go.Figure, speedup: go.Figure) -> None:
+    predicted = [point for point in sweep.points if point.predicted_speedup is not None]
+    ks: list[Any] = [point.variant.k for point in predicted]
+    _line(tpot, "formula", ks, [1000 * (point.predicted_tpot_s or 0) for point in predicted], "corrected", "dot", "x")
+    _line(speedup, "formula", ks, [point.predicted_speedup or 0 for point in predicted], "corrected", "dot", "x")
+    guessed = [other for other in sweep.what_if if other.tpot_s is not None]
+    if guessed:
         told = [1000 * (other.tpot_s or 0) for other in guessed]
-        _line(tpot, f"what-if from k = {widest[-1]}", widest, told, "bonus", "dashdot", "square-open")
-    _line(tpot, "measured", ks, [1000 * point.tpot_s for point in points], "accepted", "solid", "diamond")
-    _line(speedup, "measured", ks, [point.speedup for point in points], "accepted", "solid", "diamond")
-    speedup.data[-1].error_y = {
-        "array": [max(0.0, point.quartiles[1] - point.speedup) for point in points],
-        "arrayminus": [max(0.0, point.speedup - point.quartiles[0]) for point in points],
+        ks = [other.k for other in guessed]
+        _line(tpot, f"what-if from k = {ks[-1]}", ks, told, "bonus", "dashdot", "square-open")
+
+
+def _reach(points: Sequence[Point]) -> dict[str, Any]:
+    """Error bars: the interval of each speedup, where there is one."""
+    intervals = [(point.speedup, point.interval or (point.speedup, point.speedup)) for point in points]
+    return {
+        "array": [max(0.0, high - speedup) for speedup, (_, high) in intervals],
+        "arrayminus": [max(0.0, speedup - low) for speedup, (low, _) in intervals],
         "thickness": 1.5,
     }
-    return {"tpot": tpot, "speedup": speedup}
 
 
 def elsewhere_figure(acceptance: float) -> go.Figure:
@@ -118,14 +137,19 @@ def elsewhere_figure(acceptance: float) -> go.Figure:
 
 
 def _line(
-    figure: go.Figure, name: str, x: list[int], y: list[float], colour: str, dash: str, symbol: str | None
+    figure: go.Figure, name: str, x: Sequence[Any], y: Sequence[float], colour: str, dash: str, symbol: str | None
 ) -> None:
+    """A line through points of a symbol; without symbol the line alone, and with dash "none" the points alone."""
     figure.add_scatter(
-        x=x,
-        y=y,
+        x=list(x),
+        y=list(y),
         name=name,
-        mode="lines+markers" if symbol else "lines",
-        line={"width": 3 if dash == "solid" else 2, "dash": dash, "color": COLOURS[colour]},
+        mode="markers" if dash == "none" else "lines+markers" if symbol else "lines",
+        line={
+            "width": 3 if dash == "solid" else 2,
+            "dash": "solid" if dash == "none" else dash,
+            "color": COLOURS[colour],
+        },
         marker={"size": 9, "symbol": symbol, "color": COLOURS[colour]},
         hovertemplate="%{y:.2f}",
         meta={"colour": colour},

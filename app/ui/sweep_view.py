@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import html
+import json
 from collections.abc import Sequence
 from typing import Any
 
 from app.errors import TraceError
 from app.record import theory
 from app.record.metrics import Metrics
-from app.record.sweep import Step, Sweep, sentences
+from app.record.standing import Point, Sweep
+from app.record.sweep import Step
+from app.record.sweep_words import sentences, standing_of
 from app.record.trace import Trace
 from app.ui import plots
 
@@ -55,48 +58,75 @@ def sweep_html(found: Sweep, over: bool = True) -> str:
     pays = "yes" if best.speedup > 1 else "no"
     so_far = "" if over else '<b class="label">so far</b>'
     facts = "".join(f"<li>{html.escape(sentence)}</li>" for sentence in told[1:])
-    return (
-        f'<section class="pg tune"><p class="verdict {pays}"><span class="figure">k = {best.k}{so_far}</span> '
-        f"{html.escape(told[0])}</p><ul>{facts}</ul>{_sweep_table(found)}"
-        f'<p class="fine">Over the whole sweep: acceptance α = {found.acceptance_rate or 0:.3f}, cost ratio c = '
-        f"{found.cost_ratio or 0:.3f}. Speedup: quartiles over the runs. Formula: (1 - α^k) / ((1 - α) (v + (k - 1) c)). "
-        "What-if: the same text walked again with the smaller window, from the runs of the widest one alone.</p></section>"
+    name = "too close" if found.too_close and best.speedup > 1 else best.label
+    what_if = (
+        "What-if: the same text walked again with the smaller window, from the runs of the widest one alone. "
+        "Formula: (1 - α^k) / ((1 - α) (v + (k - 1) c))."
+        if found.only_k
+        else ""
     )
+    return (
+        f'<section class="pg tune"><p class="verdict {pays}"><span class="figure">{html.escape(name)}{so_far}</span> '
+        f"{html.escape(told[0])}</p><ul>{facts}</ul>{_sweep_table(found)}"
+        f'<p class="fine">All against one basis, the target alone over every run ({1000 * (found.target_tpot_s or 0):.2f} '
+        "ms a token); small: 95% over the repeats and prompts. Over the whole sweep: acceptance α = "
+        f"{found.acceptance_rate or 0:.3f}, cost ratio c = {found.cost_ratio or 0:.3f}. {what_if}</p></section>"
+    )
+
+
+_HEADS = (
+    "speedup",
+    "formula",
+    "time lost",
+    "TPOT, ms",
+    "what-if, ms",
+    "tokens a pass",
+    "verify ratio v",
+    "same text",
+    "",
+)
 
 
 def _sweep_table(found: Sweep) -> str:
-    best = found.best
-    guessed = {other.k: other for other in found.what_if}
-    rows = []
-    for point in found.points:
-        other = guessed.get(point.k)
-        what_if = "–" if other is None or other.tpot_s is None else f"{1000 * other.tpot_s:.2f}"
-        lost = "best" if best is not None and point.k == best.k else f"+{100 * found.regret(point):.0f}%"
-        spread = f"<small>{point.quartiles[0]:.2f} to {point.quartiles[1]:.2f}</small>" if point.runs > 1 else ""
-        cells = (
-            f"{point.speedup:.2f}×{spread}",
-            f"{point.predicted_speedup:.2f}×",
-            lost,
-            f"{1000 * point.tpot_s:.2f}",
-            what_if,
-            f"{point.mean_acceptance_length:.2f}",
-            f"{point.verify_ratio:.2f}",
-            f"{point.identical} of {point.runs}",
-        )
-        mark = ' class="best"' if lost == "best" else ""
-        rows.append(f'<tr{mark}><th scope="row">{point.k}</th>{"".join(f"<td>{cell}</td>" for cell in cells)}</tr>')
-    heads = (
-        "k",
-        "speedup",
-        "formula",
-        "time lost",
-        "TPOT, ms",
-        "what-if, ms",
-        "tokens a pass",
-        "verify ratio v",
-        "same text",
+    guessed = {other.k: other.tpot_s for other in found.what_if}
+    rows = [_sweep_row(found, point, guessed.get(point.variant.width)) for point in found.points]
+    return _table(("k" if found.only_k else "", *_HEADS), rows, "Windows" if found.only_k else "Variants")
+
+
+def _sweep_row(found: Sweep, point: Point, what_if: float | None) -> str:
+    standing = standing_of(found, point)
+    spread = f"<small>{point.interval[0]:.2f} to {point.interval[1]:.2f}</small>" if point.interval else ""
+    lossy = "" if point.lossless else '<small class="lossy">lossy</small>'
+    cells = (
+        f"{point.speedup:.2f}×{spread}",
+        "–" if point.predicted_speedup is None else f"{point.predicted_speedup:.2f}×",
+        standing,
+        f"{1000 * point.tpot_s:.2f}",
+        "–" if what_if is None else f"{1000 * what_if:.2f}",
+        f"{point.mean_acceptance_length:.2f}",
+        "–" if point.verify_ratio is None else f"{point.verify_ratio:.2f}",
+        f"{point.identical} of {point.runs}",
+        _use(point),
     )
-    return _table(heads, rows, "Windows")
+    mark = ' class="best"' if standing == "best" else ' class="close"' if standing == "too close" else ""
+    name = str(point.variant.k) if found.only_k else point.label
+    return (
+        f'<tr{mark}><th scope="row">{html.escape(name)}{lossy}</th>{"".join(f"<td>{cell}</td>" for cell in cells)}</tr>'
+    )
+
+
+def _use(point: Point) -> str:
+    """A button that sets the Playground's knobs; the page's script acts on it (`assets/web/use.js`)."""
+    variant = point.variant
+    settings = {
+        "k": variant.k,
+        "acceptor": variant.acceptor,
+        "drafter": variant.drafter,
+        "temperature": variant.temperature,
+        "pair": variant.pair,
+    }
+    written = html.escape(json.dumps(settings), quote=True)
+    return f'<button type="button" class="use" data-use="{written}">use this</button>'
 
 
 def _table(heads: Sequence[str], rows: Sequence[str], label: str) -> str:
@@ -157,10 +187,10 @@ def figures(found: Sweep) -> list[dict[str, Any]]:
     """The value of the tab's plots: title, note and figure of each."""
     if not found.points:
         return []
-    drawn = plots.sweep_figures(found)
+    drawn, by = plots.sweep_figures(found), " by k" if found.only_k else ""
     shown = [
-        ("Time per output token by k", "Lower is better.", drawn["tpot"]),
-        ("Speedup by k", "Higher is better; bars are quartiles over the runs.", drawn["speedup"]),
+        (f"Time per output token{by}", "Lower is better.", drawn["tpot"]),
+        (f"Speedup{by}", "Higher is better; bars are 95% over the repeats and prompts.", drawn["speedup"]),
         (
             "Elsewhere: projected time per output token at the published Trainium latencies",
             "A projection from the acceptance measured here, not a measurement.",

@@ -12,9 +12,10 @@ from typing import Any
 import gradio as gr
 
 from app.errors import RequestError
-from app.record.limits import DEFAULT_KS, MAX_K, MIN_K
-from app.record.sweep import Step, sweep
+from app.record.limits import AUTO, DEFAULT_KS, MAX_K, MIN_K, parse_k
+from app.record.sweep import REPEATS, Step, sweep
 from app.record.trace import Event, Request, Sampling, read_text
+from app.record.variants import variants
 from app.ui.boundary import Boundary
 from app.ui.desk import Desk, Visitor
 from app.ui.session import Session
@@ -69,15 +70,22 @@ def _sweep_part(session: Session, desk: Desk, prompt: str, examples: Sequence[di
                 api_visibility="private",
             )
             ks = gr.CheckboxGroup(
-                [str(k) for k in ks_known],
+                [*map(str, ks_known), *([AUTO] if session.draft is not None else [])],
                 value=[str(k) for k in ks_known if k in DEFAULT_KS or session.windows is not None],
                 label="Windows k",
                 elem_id="tune-ks",
             )
+            others = _others(session)
             max_tokens = gr.Slider(16, 512, 96, step=1, label="Max tokens", elem_id="tune-max")
             temperature = gr.Slider(0, 2, 0, step=0.05, label="Temperature", elem_id="tune-temperature")
             repeats = gr.Slider(
-                1, 5, 1, step=1, label="Repeats", info="More runs, narrower quartiles.", elem_id="tune-repeats"
+                1,
+                9,
+                REPEATS,
+                step=1,
+                label="Repeats",
+                info="More runs tell smaller differences from chance.",
+                elem_id="tune-repeats",
             )
             with gr.Row():
                 start = gr.Button("Sweep", variant="primary", min_width=80, elem_id="tune-start")
@@ -103,6 +111,10 @@ def _sweep_part(session: Session, desk: Desk, prompt: str, examples: Sequence[di
         max_tokens: float,
         temperature: float,
         repeats: float,
+        acceptors: list[str],
+        drafters: list[str],
+        temperatures: str,
+        pairs: list[str],
         visitor: gr.Request,
     ) -> AsyncGenerator[Shown, None]:
         # A second Sweep of the same visitor stops the first.
@@ -116,8 +128,20 @@ def _sweep_part(session: Session, desk: Desk, prompt: str, examples: Sequence[di
                 sampling=Sampling(temperature=float(temperature)),
                 drafter=session.drafters[0],
             )
-            runner = _Runner(session, desk, stop)
-            return sweep(runner, desk.limits.checked(request), chosen, [int(k) for k in ks], int(repeats))
+            compared = variants(
+                request,
+                ks=[parse_k(k) for k in ks],
+                acceptors=acceptors,
+                drafters=drafters,
+                temperatures=_numbers(temperatures),
+                pairs=pairs,
+            )
+            runner, before = _Runner(session, desk, stop), session.chosen
+            try:
+                yield from sweep(runner, desk.limits.checked(request), chosen, compared, int(repeats), session.switch)
+            finally:
+                if pairs:
+                    session.switch(before)
 
         with stops.run(owner, _SWEEP) as stop:
             async with aclosing(updates(start, desk, visitor_of(visitor), stop)) as shown:
@@ -129,13 +153,37 @@ def _sweep_part(session: Session, desk: Desk, prompt: str, examples: Sequence[di
 
     start.click(
         sweep_prompts,
-        [source, prompts, ks, max_tokens, temperature, repeats],
+        [source, prompts, ks, max_tokens, temperature, repeats, *others],
         [progress, words, drawn, projection],
         show_progress="hidden",
         concurrency_limit=None,
         api_visibility="private",
     )
     stop.click(stop_sweep, None, None, queue=False, show_progress="hidden", api_visibility="private")
+
+
+def _others(session: Session) -> list[Any]:
+    """What may be compared besides windows: acceptors, drafters, temperatures, pairs, in that order."""
+    with gr.Accordion("Compare more than k", open=False, elem_id="tune-more"):
+        acceptors = gr.CheckboxGroup(
+            [each.name for each in session.acceptors],
+            label="Acceptors",
+            info="None: rejection alone. Every combination of what is chosen is run.",
+            elem_id="tune-acceptors",
+        )
+        drafters = gr.CheckboxGroup(list(session.drafters), label="Drafters", elem_id="tune-drafters")
+        temperatures = gr.Textbox("", label="Temperatures", placeholder="0, 0.7, 1", elem_id="tune-temperatures")
+        several = len(session.pairs) > 1
+        pairs = gr.CheckboxGroup(list(session.pairs), label="Pairs", visible=several, elem_id="tune-pairs")
+    return [acceptors, drafters, temperatures, pairs]
+
+
+def _numbers(text: str) -> list[float]:
+    """A list of temperatures as people write it. Raises RequestError."""
+    try:
+        return [float(part) for part in text.replace(";", ",").split(",") if part.strip()]
+    except ValueError:
+        raise RequestError(f"{text!r} is no list of temperatures; write it like 0, 0.7, 1.") from None
 
 
 def _prompts(source: str, own: str, examples: Sequence[dict[str, str]]) -> list[str]:
