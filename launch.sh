@@ -131,8 +131,8 @@ check() {
   "$bin/python" -m ruff format --check .
   "$bin/python" -m ruff check .
   "$bin/python" -m mypy
-  "$bin/deno" fmt --check --config .ci/deno.json assets/web tests
-  "$bin/deno" lint --config .ci/deno.json assets/web tests
+  "$bin/deno" fmt --quiet --check --config .ci/deno.json assets/web/*.{js,css} tests/{e2e,web}/*.js
+  "$bin/deno" lint --quiet --config .ci/deno.json assets/web tests
   "$bin/shellcheck" launch.sh .ci/run
   "$bin/shfmt" -d -i 2 -ci launch.sh .ci/run
   # earlier subjects are as they were written

@@ -10,8 +10,8 @@
       this.prompt = h("span", { class: "asked-prompt", dir: "auto" });
       this.settings = h("span", { class: "asked-settings" });
       this.models = h("span", { class: "asked-models" });
-      this.take = choose &&
-        toolButton(
+      this.take = choose
+        && toolButton(
           "Use these settings",
           "Set the knobs to what this run had",
           () => choose(settingsOf(this.store.run.started.request)),

@@ -110,8 +110,8 @@
     );
     document.addEventListener("keydown", (event) => event.key === "Escape" && card.hide(true));
     root.addEventListener("keydown", (event) => {
-      const element = optionOf(event) ??
-        (event.target.classList?.contains("pane-text") ? event.target.querySelector(".tok") : null);
+      const element = optionOf(event)
+        ?? (event.target.classList?.contains("pane-text") ? event.target.querySelector(".tok") : null);
       const pane = element && panes.find((each) => each.list.contains(element));
       if (!pane) return;
       const moves = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 };

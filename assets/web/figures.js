@@ -52,8 +52,8 @@
       });
       if (!shown.length || !element.clientWidth) return;
       plotly(props.plotly).then(() =>
-        window.Plotly &&
-        shown.forEach((each, i) =>
+        window.Plotly
+        && shown.forEach((each, i) =>
           areas[i].isConnected && window.Plotly.react(areas[i], ...dressed(each.figure, element))
         )
       );

@@ -39,8 +39,8 @@
       this.shown = ""; // the recorded run that is on the page
       const { store } = this;
       const save = (ending, type, make) => async () => download(await make(), fileName(store.run, ending), type);
-      this.html = server &&
-        toolButton(
+      this.html = server
+        && toolButton(
           "Page (HTML)",
           "Save this run as one page that opens anywhere, or in a frame of another page",
           () => this.#exportPage(),

@@ -77,7 +77,8 @@
       };
       event.drafted.forEach((drafted, place) => {
         if (drafted.state === "accepted") token({ id: drafted.id, kind: "accepted", place, drafted });
-        else {round.refused.push({
+        else {
+          round.refused.push({
             arm: event.arm,
             round,
             id: drafted.id,
@@ -88,7 +89,8 @@
             special: this.special.has(drafted.id),
             text: item.drafts[place],
             index: null,
-          });}
+          });
+        }
       });
       if (event.final) {
         token({ id: event.final.id, kind: event.final.provenance, place: round.tokens.length, final: event.final });

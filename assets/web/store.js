@@ -134,9 +134,11 @@
       this.pause();
       if (this.#stage) this.#stepInside(this.#stage, direction);
       else if (direction > 0) this.#enter();
-      else {this.seek(
+      else {
+        this.seek(
           this.run.moments.findLast((moment) => moment < Math.min(this.time, this.run.duration) - TINY) ?? 0,
-        );}
+        );
+      }
     }
 
     #enter() {

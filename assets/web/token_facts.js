@@ -98,8 +98,8 @@
       ? "drafting did not look worth its time"
       : "the window no longer fitted";
     // with k = auto a window may end before its widest
-    const ended = k === AUTO && round.source === "draft" && token.place === window - 1 && window + 1 < round.k &&
-      !token.special;
+    const ended = k === AUTO && round.source === "draft" && token.place === window - 1 && window + 1 < round.k
+      && !token.special;
     const unsure = ended ? " The draft was not sure enough to go on: another pass of it was not worth its time." : "";
     return {
       accepted: `${where} ${proposed} and the acceptor kept it.${unsure}`,
