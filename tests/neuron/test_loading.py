@@ -48,6 +48,18 @@ def test_nxd_inference_compiles_the_largest_window_beside_a_step(pair: Load, run
 
 
 @ON_NXD_INFERENCE
+def test_each_compilation_has_a_workplace_of_its_own(
+    pair: Load, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pair()  # the fake wants it empty, for each of the two
+    assert "BASE_COMPILE_WORK_DIR" not in os.environ
+    monkeypatch.setenv("BASE_COMPILE_WORK_DIR", str(tmp_path / "mine"))
+    with pytest.raises(PairError, match="another model's layout"):
+        pair()
+    assert (tmp_path / "mine" / "wrapped_neff.hlo").exists()
+
+
+@ON_NXD_INFERENCE
 def test_nxd_inference_runs_on_trainium2(pair: Load, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine, "product_name", lambda: "trn2.48xlarge")
     monkeypatch.setattr(machine, "_devices", lambda: [Path(f"/dev/neuron{i}") for i in range(16)])

@@ -7,8 +7,10 @@ as many tokens as the one window it was compiled for are a window, anything else
 from __future__ import annotations
 
 import importlib
+import os
+from collections.abc import Iterator
 from collections.abc import Sequence as Ids
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -18,6 +20,7 @@ from app.backends.neuron.machine import claim_cores
 from app.backends.neuron.settings import Settings
 from app.neuron.catalogue import NXD_INFERENCE, ModelConfig
 
+WORKPLACE = "BASE_COMPILE_WORK_DIR"
 TORCH_DTYPES = {"bf16": "bfloat16", "f16": "float16", "f32": "float32"}
 
 
@@ -59,8 +62,9 @@ class NxdInference:
         )
         load_config = adapter.load_pretrained_config(str(directory))
         kind = _with_steps(llama.NeuronLlamaForCausalLM) if window else llama.NeuronLlamaForCausalLM
-        module = kind(str(directory), llama.LlamaInferenceConfig(neuron_config, load_config=load_config))
         with ExitStack() as stack:
+            stack.enter_context(_own_workplace())
+            module = kind(str(directory), llama.LlamaInferenceConfig(neuron_config, load_config=load_config))
             folder = artifacts or Path(stack.enter_context(TemporaryDirectory(prefix="nxd-programs-")))
             if not known:
                 if artifacts is not None:
@@ -71,6 +75,21 @@ class NxdInference:
             claim_cores(settings.tp_degree)
             module.load(str(folder))
         return NxdInferencePrograms(module, settings.prefill)
+
+
+@contextmanager
+def _own_workplace() -> Iterator[None]:
+    """An empty folder for the compiler, unless the person named one: the library's own keeps what another model left there,
+    and takes the layout of its weights from it."""
+    if os.environ.get(WORKPLACE):
+        yield
+        return
+    with TemporaryDirectory(prefix="nxd-workplace-") as folder:
+        os.environ[WORKPLACE] = folder
+        try:
+            yield
+        finally:
+            del os.environ[WORKPLACE]
 
 
 def _with_steps(base: Any) -> Any:
