@@ -17,7 +17,7 @@ from app.engine.session import Session
 from app.errors import PairError, RequestError
 from app.pairs import memory, pair_files
 from app.pairs import registry as pairs
-from app.pairs.options import PairOptions, is_hub_id
+from app.pairs.options import PairOptions
 from app.record.metrics import Metrics
 from app.record.trace import Request, RunStarted, Sampling
 from tests.support.llamas import TINY, save_directory, save_tokenizer, weights
@@ -182,16 +182,6 @@ def test_a_long_context_that_does_not_fit_is_told_which_one_does() -> None:
 def test_this_machine_says_what_is_free() -> None:
     free = memory.free_memory()
     assert free is None or 2**20 < free < 2**50
-
-
-def test_a_hub_id_needs_the_torch_backend() -> None:
-    with pytest.raises(
-        PairError, match=r"no model at meta-llama/Llama-3\.2-1B; check the path, or add --backend torch"
-    ):
-        pairs.prepare(PairOptions(target=Path("meta-llama/Llama-3.2-1B")))
-    assert not is_hub_id(Path("/meta-llama/Llama"))
-    assert not is_hub_id(Path("../llama"))
-    assert not is_hub_id(Path("models/llama/x"))
 
 
 # --- one pair in another's place ---

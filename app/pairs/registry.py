@@ -55,7 +55,9 @@ def prepare(options: PairOptions, freed: int = 0) -> Callable[[], Pair]:
         raise PairError(f"A context of {options.n_positions} positions is too short; choose 2 or more.")
     if options.threads is not None and not 1 <= options.threads <= (os.cpu_count() or 1):
         raise PairError(f"{options.threads} threads cannot run here; choose 1 to {os.cpu_count()}.")
-    prepared: Callable[[], Pair] = loading.prepare(options, freed)
+    from app.backends.checkpoints.hub_models import local
+
+    prepared: Callable[[], Pair] = loading.prepare(local(options), freed)
     return prepared
 
 

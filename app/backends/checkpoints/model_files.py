@@ -29,7 +29,7 @@ class ModelFiles:
         if not path.exists():
             raise PairError(f"There is no model at {path}; check the path (a .gguf file or a model directory).")
         self.path = path
-        self.name = name or path.resolve().name.removesuffix(".gguf")
+        self.name = name or _name(path)
         if path.is_dir() and not (path / "config.json").exists() and (sentence := without_config(path)):
             raise PairError(sentence)
         if path.is_file() and path.suffix in (".safetensors", ".bin", ".pth", ".pt"):
@@ -75,6 +75,15 @@ class ModelFiles:
     @cached_property
     def _tokenizer(self) -> TextTokenizer:
         return TextTokenizer(self.directory, self.config.stop_ids)
+
+
+def _name(path: Path) -> str:
+    """A model's name by where it lies: what the Hub's tools and ours fetch lies in a folder named by its commit."""
+    absolute = path if path.is_dir() and "--" in path.parent.name else path.resolve()
+    for folder in (absolute.parent, absolute.parent.parent):
+        if path.is_dir() and "--" in folder.name:
+            return folder.name.rpartition("--")[2]
+    return absolute.name.removesuffix(".gguf")
 
 
 def check_pair(target: ModelFiles, draft: ModelFiles) -> frozenset[int]:

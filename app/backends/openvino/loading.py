@@ -10,7 +10,7 @@ from app.engine.model import Model
 from app.engine.pair import Pair
 from app.errors import PairError
 from app.pairs import memory
-from app.pairs.options import PairOptions, is_hub_id
+from app.pairs.options import PairOptions
 from app.places import cache_dir
 
 DEFAULT_DTYPE = "int8"
@@ -19,9 +19,6 @@ DEFAULT_DTYPE = "int8"
 def prepare(options: PairOptions, freed: int) -> Callable[[], Pair]:
     from app.backends.openvino import model as openvino
 
-    for path in (options.target, options.draft):
-        if path is not None and is_hub_id(path):
-            raise PairError(f"There is no model at {path}; check the path, or add --backend torch for one of the Hub.")
     files = pair_files(options.target, options.draft, gives_states=True)
     dtype = options.dtype or DEFAULT_DTYPE
     if dtype not in (known := openvino.WEIGHT_BYTES):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
 from app.backends.checkpoints.model_files import ModelFiles
 from app.backends.checkpoints.pair_loading import check_memory, loaded, pair_files
@@ -11,12 +10,12 @@ from app.engine.model import Model
 from app.engine.pair import Pair
 from app.errors import PairError
 from app.pairs import memory
-from app.pairs.options import PairOptions, is_hub_id
+from app.pairs.options import PairOptions
 
 
 def prepare(options: PairOptions, freed: int) -> Callable[[], Pair]:
     try:
-        from app.backends.torch import devices, hub, placement, ranks
+        from app.backends.torch import devices, placement, ranks
     except ImportError as error:
         raise PairError(
             f"The torch backend's packages are not installed ({error}); start with ./launch.sh, which installs them, or "
@@ -27,19 +26,7 @@ def prepare(options: PairOptions, freed: int) -> Callable[[], Pair]:
     devices.use_threads(options.threads)
     parts = options.tp_degree or 1
 
-    def here(path: Path | None, revision: str | None) -> Path | None:
-        return hub.fetch(str(path), revision) if path is not None and is_hub_id(path) else path
-
-    def name(path: Path | None) -> str | None:  # a fetched one lies in a folder named by its commit
-        return path.name if path is not None and is_hub_id(path) else None
-
-    files = pair_files(
-        here(options.target, options.revision),
-        here(options.draft, options.draft_revision),
-        name(options.target),
-        name(options.draft),
-        gives_states=False,
-    )
+    files = pair_files(options.target, options.draft, gives_states=False)
     if parts > 1:
         both = [one for one in (files.target, files.draft) if one is not None]
         ranks.check(parts, [(each.name, each.config.num_kv_heads, each.config.intermediate_size) for each in both])
