@@ -31,7 +31,7 @@ def pair_flags(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--backend", help="engine: openvino (default), torch or neuron")
     parser.add_argument(
-        "--target", type=Path, metavar="PATH", help="a .gguf file, a model directory or (torch) a Hub id"
+        "--target", type=Path, metavar="PATH", help="a .gguf file, a model directory, or of the Hub owner/name[:file.gguf] or a link"
     )
     parser.add_argument("--draft", type=Path, metavar="PATH", help="its draft model")
     parser.add_argument(
@@ -40,8 +40,8 @@ def pair_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--device", help="torch: cuda, cuda:1, mps or cpu (default: the fastest, several GPUs if needed)"
     )
-    parser.add_argument("--revision", metavar="REV", help="torch: branch, tag or commit of a target on the Hub")
-    parser.add_argument("--draft-revision", metavar="REV", help="torch: the same for the draft")
+    parser.add_argument("--revision", metavar="REV", help="branch, tag or commit of a target on the Hub")
+    parser.add_argument("--draft-revision", metavar="REV", help="the same for the draft")
     parser.add_argument("--threads", type=int, help="processor threads (default: all cores)")
     parser.add_argument("--n-positions", type=int, metavar="N", help="longest context (default: the model's)")
     parser.add_argument(
