@@ -31,7 +31,10 @@ def pair_flags(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--backend", help="engine: openvino (default), torch or neuron")
     parser.add_argument(
-        "--target", type=Path, metavar="PATH", help="a .gguf file, a model directory, or of the Hub owner/name[:file.gguf] or a link"
+        "--target",
+        type=Path,
+        metavar="PATH",
+        help="a .gguf file, a model directory, or of the Hub owner/name[:file.gguf] or a link",
     )
     parser.add_argument("--draft", type=Path, metavar="PATH", help="its draft model")
     parser.add_argument(
