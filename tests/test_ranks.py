@@ -14,6 +14,8 @@ import pytest
 
 from app.engine.session import Session
 from app.errors import PairError
+from app.hosting.process import ProcessEngine
+from app.hosting.recipe import pair_recipe
 from app.pairs import registry as pairs
 from app.pairs.options import PairOptions
 from app.record.metrics import Metrics
@@ -60,6 +62,16 @@ def test_a_run_after_a_stopped_one_says_what_one_process_says(seen: dict[str, An
     request = Request(prompt="HELLO", chat_template=False, max_tokens=30)
     metrics = Metrics(Session(pairs.load(options(directory))).run(request))
     assert seen["tokens"] == [metrics.arms[name].token_ids for name in ("target", "speculative")]
+
+
+def test_the_pages_engine_has_its_processes_too(directory: Path, seen: dict[str, Any]) -> None:
+    """It is a process itself, started by another command line than the playground's."""
+    engine = ProcessEngine(pair_recipe(options(directory, tp_degree=2, threads=1)))
+    try:
+        metrics = Metrics(engine.run(Request(prompt="HELLO", chat_template=False, max_tokens=30)))
+        assert [metrics.arms[name].token_ids for name in ("target", "speculative")] == seen["tokens"]
+    finally:
+        engine.close()
 
 
 def test_a_process_that_dies_ends_the_run_in_a_sentence(seen: dict[str, Any]) -> None:

@@ -170,6 +170,14 @@ def engine(options: argparse.Namespace) -> ProcessEngine:
     )
 
 
+def follow(options: argparse.Namespace) -> None:
+    """Where torchrun started this process as another rank than 0: load its part, and follow rank 0 to its end."""
+    if (options.tp_degree or 1) > 1 and os.environ.get("RANK", "0") != "0":
+        from app.pairs import registry
+
+        registry.load(pair_options(options))
+
+
 def engine_python(backend: str) -> str:
     """The interpreter of the environment a backend's packages are in: PLAYGROUND_BACKEND_PYTHON (its name in capitals),
     this one where it is not set."""

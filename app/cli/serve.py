@@ -54,6 +54,7 @@ def main(options: argparse.Namespace) -> int:
     from app.ui.line import Line
     from app.ui.readers import Readers
 
+    flags.follow(options)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # until the page is there
     address = serve.Address(options.host, options.port, logins(options), tuple(options.allow_host))
     for name in ("max_tokens_limit", "run_seconds", "max_waiting", "round_seconds", "memory_limit"):

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from dataclasses import fields, replace
+from pathlib import Path
 
 from app.backends.checkpoints.model_files import ModelFiles
 from app.backends.checkpoints.pair_loading import check_memory, loaded, pair_files
@@ -11,6 +14,8 @@ from app.engine.pair import Pair
 from app.errors import PairError
 from app.pairs import memory
 from app.pairs.options import PairOptions
+
+NEURON_ONLY = ("windows", "artifacts", "neuron_library")
 
 
 def prepare(options: PairOptions, freed: int) -> Callable[[], Pair]:
@@ -40,7 +45,7 @@ def prepare(options: PairOptions, freed: int) -> Callable[[], Pair]:
     check_memory(options, files, size, size, free, freed, where)
 
     def load() -> Pair:
-        joined = ranks.join(parts, device) if parts > 1 else None
+        joined = ranks.join(parts, device, written(options)) if parts > 1 else None
 
         def model(own: ModelFiles, embeddings: ModelFiles | None) -> Model:
             return placement.load(
@@ -64,6 +69,27 @@ def prepare(options: PairOptions, freed: int) -> Callable[[], Pair]:
             raise SystemExit(0)
         if joined is not None:
             joined.begin()
-        return pair
+        notes = (*pair.notes, *identity_notes(pair.target))
+        return replace(pair, notes=notes, stays="" if joined is None else ranks.STAYS)
 
     return load
+
+
+def identity_notes(target: Model) -> tuple[str, ...]:
+    """What the self-check at load found of the target."""
+    difference = getattr(target, "row_difference", None)
+    if difference is None:
+        return ()
+    if difference == 0:
+        return (f"{target.name} gave the same bits for a row in every window, in a check at load.",)
+    return (
+        f"{target.name} gave logits that differ by up to {difference:.1g} with the window a row is scored in, in a check at "
+        "load: at temperature 0 the arms may part where two tokens are that near.",
+    )
+
+
+def written(options: PairOptions) -> str:
+    """The options for a process of tensor parallelism, as `app.backends.torch.rank` reads them."""
+    values = {each.name: getattr(options, each.name) for each in fields(options)}
+    kept = {name: value for name, value in values.items() if value is not None and name not in NEURON_ONLY}
+    return json.dumps({name: str(value) if isinstance(value, Path) else value for name, value in kept.items()})

@@ -1,20 +1,22 @@
 """Tensor parallelism: the same program in several processes, each with its part of every matrix. Rank 0 runs the loop and
 the page; the others do the passes it announces.
 
-Started by torchrun (one machine or several), the ranks are there already; else rank 0 starts the others on this machine, by
-its own command line. What is announced goes over gloo, whatever carries the tensors: it is a few numbers.
+Started by torchrun (one machine or several), the ranks are there already; else rank 0 starts the others on this machine, as
+`python -m app.backends.torch.rank`. What is announced goes over gloo, whatever carries the tensors: it is a few numbers.
 """
 
 from __future__ import annotations
 
 import atexit
 import os
+import re
 import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -24,11 +26,14 @@ from app.backends.torch.llama import Part
 from app.errors import PairError
 
 Tensor = Any
+ROOT = Path(__file__).resolve().parents[3]
+"""Where the package app lies."""
 END, OPEN, PASS = range(3)
 HEADER = 6  # numbers before the ids: what, which model, which cache, its length, rows to score, how many ids
 LONGEST = 1024  # ids in one announcement, at most: more than a pass of a prompt has
 PATIENCE = timedelta(days=30)  # a page may stand idle
 JOINING = timedelta(minutes=5)
+STAYS = "A process keeps the pair that tensor parallelism was started for; start the playground with that pair instead."
 GONE = "Another process of tensor parallelism is gone ({reason}); start the playground again."
 
 
@@ -36,7 +41,10 @@ class RankGone(RuntimeError):  # noqa: N818 - names what happened; whoever was c
     """Another rank does not answer any more."""
 
     def __init__(self, reason: object) -> None:
-        super().__init__(GONE.format(reason=(str(reason).splitlines() or [""])[0].rstrip(".")))
+        first = (str(reason).splitlines() or [""])[0]
+        # gloo adds where in its source, which peer, and advice
+        said = re.sub(r"\s*\[[^]]*\]:?\d*\s*", " ", first).split(". ")[0].strip().rstrip(".")
+        super().__init__(GONE.format(reason=said))
 
 
 class Ranks:
@@ -130,12 +138,10 @@ def answered() -> Iterator[None]:
         raise RankGone(error) from error
 
 
-def join(size: int, device: Any) -> Ranks:
-    """This process as one of `size`. Raises PairError."""
+def join(size: int, device: Any, options: str) -> Ranks:
+    """This process as one of `size`. options: what a process started here is told. Raises PairError."""
     if dist.is_initialized():
-        raise PairError(
-            "A process keeps the pair that tensor parallelism was started for; start the playground with that pair instead."
-        )
+        raise PairError(STAYS)
     children: list[subprocess.Popen[bytes]] = []
     given = os.environ.get("WORLD_SIZE")
     if given is not None and int(given) != size:
@@ -150,9 +156,9 @@ def join(size: int, device: Any) -> Ranks:
         }
         for rank in range(1, size):
             own = {**os.environ, **environment, "RANK": str(rank), "LOCAL_RANK": str(rank)}
-            children.append(
-                subprocess.Popen(sys.orig_argv, env=own, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-            )
+            own["PYTHONPATH"] = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
+            command = [sys.executable, "-m", "app.backends.torch.rank", options]
+            children.append(subprocess.Popen(command, env=own, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL))
     asked = {**os.environ, **environment}
     address = f"tcp://{asked['MASTER_ADDR']}:{asked['MASTER_PORT']}"
     rank = int(asked["RANK"])
