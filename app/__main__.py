@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from app.bench import cli as bench
-from app.cli import export, plan, run, serve, setup, sweep
+from app.cli import export, pairs, plan, run, serve, setup, sweep
 from app.cli.flags import BAD_INPUT
 from app.distill import cli as distill
 from app.errors import PlaygroundError
@@ -25,6 +25,7 @@ COMMANDS = {
     "serve": (serve, "the page (default)"),
     "run": (run, "one request, no browser"),
     "sweep": (sweep, "which window k is best: measured beside predicted"),
+    "pairs": (pairs, "which pairs there are and what they need; which draft fits a target"),
     "plan": (plan, "size a pair for AWS Neuron"),
     "distill": (distill, "make and evaluate a draft for a target"),
     "bench": (bench, "measure the embedded pair"),

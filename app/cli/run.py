@@ -55,6 +55,8 @@ def main(options: argparse.Namespace) -> int:
     session = flags.session(options, requests=[request], upstream=upstream)
     if options.drafter is None:
         request = replace(request, drafter=session.drafters[0])
+    for note in session.notes:
+        print(note, file=sys.stderr)
     metrics, events = Metrics(), []
     with closing(session.run(request, upstream=upstream)) as run:
         for event in run:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from app.errors import PairError
+from app.pairs import groups
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,14 +47,8 @@ def free_memory() -> int | None:
             return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") * 4 // 5
         except (ValueError, OSError):
             return None
-    try:
-        group = Path("/sys/fs/cgroup")
-        limit = int((group / "memory.max").read_text(encoding="ascii"))  # "max" where there is none: ValueError
-        used = int((group / "memory.current").read_text(encoding="ascii"))
-        free = min(free, max(0, limit - used))
-    except (OSError, ValueError):
-        pass
-    return free
+    left = groups.free_memory()
+    return free if left is None else min(free, left)
 
 
 def _gb(size: int) -> str:

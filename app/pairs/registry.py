@@ -7,6 +7,7 @@ load no other.
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import os
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from typing import Any
 
 from app.engine.pair import Pair, Promised
 from app.errors import PairError
+from app.pairs import groups
 from app.pairs.options import PairOptions
 
 BACKENDS = ("openvino", "torch", "neuron")
@@ -55,6 +57,9 @@ def prepare(options: PairOptions, freed: int = 0) -> Callable[[], Pair]:
         raise PairError(f"A context of {options.n_positions} positions is too short; choose 2 or more.")
     if options.threads is not None and not 1 <= options.threads <= (os.cpu_count() or 1):
         raise PairError(f"{options.threads} threads cannot run here; choose 1 to {os.cpu_count()}.")
+    if options.threads is None and (allowed := groups.processors()) < (os.cpu_count() or 1):
+        # an engine counts the machine's processors, and a thread more than the container's quota stops them all
+        options = dataclasses.replace(options, threads=allowed)
     from app.backends.checkpoints.hub_models import local
 
     prepared: Callable[[], Pair] = loading.prepare(local(options), freed)
