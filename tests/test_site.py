@@ -54,3 +54,11 @@ def test_what_cannot_be_exported_is_a_sentence(
 ) -> None:
     assert main(flags) == 2
     assert words in capsys.readouterr().err
+
+
+def test_the_index_says_whose_loop_ran() -> None:
+    start, *rest = trace()
+    assert isinstance(start, RunStarted)
+    reference = dataclasses.replace(start, engine="upstream", lossless=False)
+    index = site({"own": [start, *rest], "theirs": [reference, *rest]})[INDEX]
+    assert index.count("upstream&#x27;s own loop, a reference: T = ") == 1

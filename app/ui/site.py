@@ -55,7 +55,8 @@ def _card(name: str, trace: Trace) -> str:
     if started is None:
         return ""
     request = started.request
-    settings = f"T = {request.sampling.temperature:g}, acceptor {request.acceptor}, k = {request.k}"
+    loop = "upstream's own loop, a reference: " if started.engine == "upstream" else ""
+    settings = f"{loop}T = {request.sampling.temperature:g}, acceptor {request.acceptor}, k = {request.k}"
     speedup = "" if metrics.speedup is None else f'<span class="try-figure">{metrics.speedup:.2f}×</span>'
     return (
         f'<a class="try" href="{name}"><span class="try-kind">{html.escape(settings)}</span>'

@@ -62,8 +62,9 @@
         });
       }
     }
+    const loop = run.started?.engine === "upstream" ? "upstream's own loop, a reference: " : "";
     const model = run.started
-      ? `${run.started.target.name}, k = ${run.started.request.k}, ${format.span(run.duration)}`
+      ? `${loop}${run.started.target.name}, k = ${run.started.request.k}, ${format.span(run.duration)}`
       : "";
     parts.push(text(30, HEIGHT - 14, 14, model, "muted"));
     return `<svg xmlns="http://www.w3.org/2000/svg" width="${WIDTH}" height="${HEIGHT}" viewBox="0 0 ${WIDTH} ${HEIGHT}" font-family="Segoe UI, Roboto, Helvetica Neue, Arial, sans-serif"><rect width="${WIDTH}" height="${HEIGHT}" fill="${colour.panel}"/>${

@@ -18,6 +18,7 @@
       ? [`temperature ${temperature}`, topP < 1 && `top_p ${topP}`, topK > 0 && `top_k ${topK}`, `seed ${seed}`]
       : ["temperature 0"];
     const settings = [
+      started.engine === "upstream" && "upstream's own loop, a reference",
       `k = ${request.k}`,
       ...warp,
       `acceptor ${request.acceptor}`,

@@ -29,3 +29,7 @@ def test_an_exported_reference_says_so_in_its_first_line(open_page: Open, tmp_pa
     assert ("upstream's own loop, a reference" in first) == upstream
     assert second.startswith("The speculative arm was run by upstream's own loop") == upstream
     assert ("lossless" in shown) != upstream
+    taken = page.evaluate("() => Playground.runFacts(Playground.store.run.started).settings")
+    assert taken.startswith("upstream's own loop, a reference, k = ") == upstream
+    picture = page.evaluate("() => Playground.picture(Playground.store.run, {})")
+    assert ("upstream's own loop" in picture.replace("&#39;", "'").replace("&apos;", "'")) == upstream
