@@ -40,7 +40,16 @@ VIEW_SCRIPTS = (
     "rounds.js",
 )
 """What draws a run, in the page and in an exported file."""
-PAGE_SCRIPTS = (*VIEW_SCRIPTS, "header.js", "knobs.js", "tabs.js", "present.js", "page.js")
+PAGE_SCRIPTS = (
+    *VIEW_SCRIPTS,
+    "header.js",
+    "knobs.js",
+    "tabs.js",
+    "present.js",
+    "page.js",
+    "history.js",
+    "instruments.js",
+)
 FILE_SCRIPTS = (*VIEW_SCRIPTS, "present.js", "file.js")
 FIRST_SCRIPT = "frame_throttle.js"
 """What has to run before Gradio's own scripts."""
@@ -65,6 +74,7 @@ PAGE_STYLES = (
     *VIEW_STYLES,
     "about.css",
     "tune.css",
+    "instruments.css",
     "hardware.css",
     "masthead.css",
     "frame.css",

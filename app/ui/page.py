@@ -11,7 +11,7 @@ from starlette.middleware import Middleware
 
 from app.neuron.monitor import MemoryMonitor
 from app.record.trace import Trace
-from app.ui import about, api, assets, chooser, hardware, knobs, playground, recordings, tune
+from app.ui import about, api, assets, chooser, hardware, instruments, knobs, playground, recordings, tune
 from app.ui.desk import Desk
 from app.ui.first_script import FirstScript
 from app.ui.guard import WILDCARDS, Guard, allowed_hosts
@@ -54,6 +54,8 @@ def build_page(
                 )
             with gr.Tab("Tune k", id="tune"):
                 tune.build(session, desk, playground.DEFAULT_PROMPT, examples, assets.plotly_address())
+            with gr.Tab("Instruments", id="instruments"):
+                instruments.build(desk)
             with gr.Tab("Hardware", id="hardware"):
                 hardware.build(None if session is None else MemoryMonitor(main_memory=session.memory))
             with gr.Tab("About", id="about"):

@@ -20,7 +20,7 @@ COLOURS = LIGHT
 _COLOUR_OF: dict[Arm, str] = {"target": "target", "speculative": "accepted"}
 
 
-def _figure(x: str, y: str, **layout: Any) -> go.Figure:
+def empty_figure(x: str, y: str, **layout: Any) -> go.Figure:
     """An empty figure in the page's style; its colours are put in where it is shown, by `meta`."""
     return go.Figure(
         layout={
@@ -45,7 +45,7 @@ def tpot_figure(metrics: Metrics) -> go.Figure:
     legend, switched off.
     """
     axis = {"title": {"text": "tokens"}, "showgrid": False, "rangemode": "tozero"}
-    figure = _figure("tokens", "ms per token", xaxis=axis)
+    figure = empty_figure("tokens", "ms per token", xaxis=axis)
     longest = 2
     for arm in ARMS:
         tokens, rounds, mean = _series(metrics.arms.get(arm))
@@ -87,7 +87,7 @@ def sweep_figures(sweep: Sweep) -> dict[str, go.Figure]:
     points = sweep.points
     names: list[Any] = [point.variant.k if sweep.only_k else point.label for point in points]
     title = "window k" if sweep.only_k else ""
-    tpot, speedup = _figure(title, "ms per token"), _figure(title, "speedup")
+    tpot, speedup = empty_figure(title, "ms per token"), empty_figure(title, "speedup")
     if not sweep.only_k:
         for figure in (tpot, speedup):
             figure.layout.xaxis.type = "category"
@@ -128,7 +128,7 @@ def _reach(points: Sequence[Point]) -> dict[str, Any]:
 
 def elsewhere_figure(acceptance: float) -> go.Figure:
     """A projection: TPOT by k at the published latencies, for this acceptance (0 to 1)."""
-    figure = _figure("window k", "ms per token")
+    figure = empty_figure("window k", "ms per token")
     ks = list(range(1, 17))
     for pair, colour, symbol in zip(PUBLISHED, ("accepted", "bonus"), ("diamond", "circle"), strict=True):
         tpot = [pair.target_ms / predicted_speedup(acceptance, k, pair.cost_ratio) for k in ks]

@@ -13,6 +13,7 @@ from app.ui import assets, plots, recordings
 from app.ui.boundary import Boundary
 from app.ui.desk import Desk
 from app.ui.export import export_html
+from app.ui.instruments import judged
 from app.ui.live import Recent
 from app.ui.render import items
 
@@ -45,6 +46,10 @@ def build(replay: Trace | None, recent: Recent, desk: Desk, alone: bool = False)
     def page_of(text: Any) -> dict[str, Any]:
         return {"page": export_html(read_text(text))}
 
+    @boundary.answer
+    def judge(text: Any) -> dict[str, Any]:
+        return judged(text)
+
     settings = {
         "definitions": DEFINITIONS,
         "figure": plots.to_json(plots.tpot_figure(Metrics())),
@@ -61,6 +66,6 @@ def build(replay: Trace | None, recent: Recent, desk: Desk, alone: bool = False)
         js_on_load=f"""window.Playground.mount(
             element.querySelector('.pg-mount'), {assets.json_for_html(settings)}, props, watch, server)""",
         apply_default_css=False,
-        server_functions=[open_trace, recording, preloaded, missed, page_of],
+        server_functions=[open_trace, recording, preloaded, missed, page_of, judge],
         elem_id="token-view",
     )

@@ -128,6 +128,8 @@ def _sweep_part(session: Session, desk: Desk, prompt: str, examples: Sequence[di
                 sampling=Sampling(temperature=float(temperature)),
                 drafter=session.drafters[0],
             )
+            if not (ks or acceptors or drafters or temperatures.strip() or pairs):
+                raise RequestError("No window cannot be swept; choose windows, or something else to compare.")
             compared = variants(
                 request,
                 ks=[parse_k(k) for k in ks],

@@ -19,6 +19,7 @@
   /** In the page: called by the component's js_on_load. */
   Playground.mount = (element, settings, props, watch, server) => {
     define(settings.definitions);
+    Playground.server = server;
     const view = new View(store, { ...settings, server, linkOf, choose: settings.alone ? null : choose });
     element.replaceChildren(view.element);
     watch("value", () => store.receive(props.value, server.missed));

@@ -13,6 +13,7 @@ from tests.e2e.test_playground import finish, start
 def open_tab(page: Page, max_tokens: int = 40) -> None:
     page.get_by_role("tab", name="Tune k").click()
     page.locator("#tune-max input[type=number]").fill(str(max_tokens))
+    page.locator("#tune-repeats input[type=number]").fill("1")
 
 
 def test_a_sweep_ends_with_the_best_window_and_its_plots(open_page: Open, address: str) -> None:

@@ -1,0 +1,64 @@
+"""The Instruments tab as a person uses it, on toys: pictures of the run, runs pinned and read side by side."""
+
+from __future__ import annotations
+
+import csv
+import io
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from app.record import calibrate, card_of, compare
+from app.record.trace import Trace
+from tests.e2e.conftest import Open
+from tests.e2e.test_playground import finish, more, start
+
+
+def run(page: Page, k: int, max_tokens: int = 40) -> Trace:
+    page.get_by_role("tab", name="Playground").click()
+    more(page)
+    page.locator("#k input[type=number]").fill(str(k))
+    start(page, max_tokens, "Tell me of rivers.")
+    return finish(page)
+
+
+def test_calibration_is_that_of_the_trace_and_can_be_taken_away(open_page: Open, address: str) -> None:
+    page = open_page(address, viewport={"width": 1280, "height": 900})
+    trace = run(page, 4)
+    page.get_by_role("tab", name="Instruments").click()
+    drawn = page.locator("#instruments-view section.plot", has_text="as sure as it is right")
+    expect(drawn.locator(".scatterlayer .trace")).to_have_count(2)
+    with page.expect_download() as download:
+        drawn.get_by_role("button", name="CSV").click()
+    rows = list(csv.DictReader(io.StringIO(download.value.path().read_text(encoding="utf-8"))))
+    shown = [(float(row["x"]), float(row["y"])) for row in rows if row["series"] == "kept"]
+    bins = calibrate(trace)
+    assert len(shown) == len(bins) > 1
+    for point, part in zip(shown, bins, strict=True):
+        assert point == pytest.approx((part.confidence, part.acceptance))
+    expect(page.locator(".instrument-advice li").first).to_contain_text("on this text")
+
+
+def test_two_pinned_runs_say_what_differs_and_outlive_a_refresh(open_page: Open, address: str) -> None:
+    page = open_page(address, viewport={"width": 1280, "height": 900})
+    first, second = run(page, 3), run(page, 5)
+    page.get_by_role("tab", name="Instruments").click()
+    entries = page.locator(".instrument-runs li")
+    expect(entries).to_have_count(2)
+    page.reload()  # the address keeps the tab
+    expect(entries).to_have_count(2)
+    for place in (1, 0):  # newest first, so the older run is what the other is held against
+        entries.nth(place).get_by_role("checkbox").check()
+    settings = page.get_by_role("region", name="Settings that differ").locator("tbody tr")
+    expect(settings).to_have_count(1)
+    expect(settings).to_have_text("k35")
+    comparison = compare([card_of(first), card_of(second)])
+    passes = next(figure for figure in comparison.figures if figure.name == "passes")
+    row = page.get_by_role("region", name="Figures").locator("tbody tr", has_text="passes")
+    before, after = (f"{value:.0f}" for value in passes.values if value is not None)
+    expect(row.locator("td").nth(0)).to_have_text(before)
+    expect(row.locator("td").nth(1)).to_contain_text(after)
+    expect(page.locator(".instrument-parting h3")).to_have_text("Runs 1 and 2 wrote the same text")
+    expect(page.locator(".instrument-comparison .plot")).to_have_count(2)
+    entries.nth(1).get_by_role("button", name="run again with").click()
+    expect(page.locator("#k input[type=number]")).to_have_value("3")
