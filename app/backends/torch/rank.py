@@ -4,7 +4,10 @@ as JSON; its rank is in the environment. It follows until rank 0 ends."""
 from __future__ import annotations
 
 import json
+import os
 import sys
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +16,7 @@ from app.errors import PlaygroundError
 from app.pairs.options import PairOptions
 
 PATHS = ("target", "draft")
+LOOK_SECONDS = 1.0
 
 
 def read(text: str) -> PairOptions:
@@ -23,12 +27,20 @@ def read(text: str) -> PairOptions:
 
 
 def main(arguments: list[str]) -> int:
+    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     try:
         loading.prepare(read(arguments[0]), 0)()
     except PlaygroundError as error:
         print(error, file=sys.stderr)
         return 2
     return 0
+
+
+def _end_with(parent: int) -> None:
+    """End this process when the one that started it is gone: while both look for each other, nothing else would tell."""
+    while os.getppid() == parent:
+        time.sleep(LOOK_SECONDS)
+    os._exit(2)
 
 
 if __name__ == "__main__":
