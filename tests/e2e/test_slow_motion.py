@@ -23,11 +23,11 @@ def moving(open_page: Open, address: str) -> Page:
 
 
 def in_view(page: Page, selector: str) -> bool:
-    return bool(
-        page.locator(selector).evaluate(
-            "(e) => { const box = e.getBoundingClientRect(); return box.top >= 0 && box.bottom <= innerHeight && box.height > 0 }"
-        )
-    )
+    script = """(selector) => {
+        const box = document.querySelector(selector).getBoundingClientRect();
+        return box.top >= 0 && box.bottom <= innerHeight && box.height > 0;
+    }"""
+    return bool(page.evaluate(script, selector))
 
 
 def test_a_run_is_seen_again_in_about_eight_seconds_with_an_honest_label(open_page: Open, address: str) -> None:
