@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from app.bench import cli as bench
-from app.cli import export, pairs, plan, run, serve, setup, sweep
+from app.cli import cache, export, pairs, plan, run, serve, setup, sweep
 from app.cli.flags import BAD_INPUT
 from app.distill import cli as distill
 from app.errors import PlaygroundError
@@ -30,6 +30,7 @@ COMMANDS = {
     "distill": (distill, "make and evaluate a draft for a target"),
     "bench": (bench, "measure the embedded pair"),
     "export": (export, "a trace file to one self-contained HTML page"),
+    "cache": (cache, "what is kept on disk of models; clear it"),
     "setup": (setup, "fetch the embedded target, and do nothing else"),
 }
 """Each a module with `add_arguments(parser)` and `main(arguments) -> exit code`."""
