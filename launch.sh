@@ -3,9 +3,18 @@
 # ./launch.sh test [--quick | --torch] [pytest flags], ./launch.sh check.
 # Linux and macOS. Every step can be interrupted and run again.
 set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")"
+script=${BASH_SOURCE[0]}
+while [ -L "$script" ]; do # a link to this script stands for where it lies
+  link=$(readlink "$script")
+  case "$link" in /*) script=$link ;; *) script=$(dirname "$script")/$link ;; esac
+done
+caller=$PWD
+cd "$(dirname "$script")"
+root=$PWD
 
-VENV=${PLAYGROUND_VENV:-.venv}
+VENV=${PLAYGROUND_VENV:-$root/.venv}
+case "$VENV" in /*) ;; *) VENV=$root/$VENV ;; esac
+case "${PLAYGROUND_MODELS:-/}" in /*) ;; *) export PLAYGROUND_MODELS=$caller/$PLAYGROUND_MODELS ;; esac
 
 fail() {
   printf '%s\n' "$1" >&2
@@ -140,6 +149,17 @@ check() {
   [ -z "$long" ] || fail "These commit subjects are longer than 72 characters; shorten them: $long"
 }
 
+# The program, where the caller stands: paths are the caller's, and so are an acceptor's modules, after the program's own.
+run_app() {
+  local python=$1
+  shift
+  cd "$caller"
+  exec "$python" -c 'import runpy, sys
+sys.path[0] = sys.argv.pop(1)
+sys.path.append("")
+runpy.run_module("app", run_name="__main__", alter_sys=True)' "$root" "$@"
+}
+
 if wants neuron "$@"; then
   python=$(neuron_python) || exit 1
   case "${1:-serve}" in
@@ -148,10 +168,10 @@ if wants neuron "$@"; then
       make_venv
       install requirements.txt
       export PLAYGROUND_NEURON_PYTHON=$python
-      exec "$VENV/bin/python" -m app "$@"
+      run_app "$VENV/bin/python" "$@"
       ;;
   esac
-  exec "$python" -m app "$@"
+  run_app "$python" "$@"
 fi
 
 case "${1:-}" in
@@ -188,16 +208,16 @@ case "${1:-}" in
   distill)
     setup
     case "${2:-}" in train) install app/distill/requirements.txt ;; esac
-    exec "$VENV/bin/python" -m app "$@"
+    run_app "$VENV/bin/python" "$@"
     ;;
   bench)
     setup
     case "${2:-}" in gpu) install app/bench/requirements-gpu.txt ;; esac
-    exec "$VENV/bin/python" -m app "$@"
+    run_app "$VENV/bin/python" "$@"
     ;;
   *)
     setup
     if wants torch "$@"; then install app/backends/requirements-torch.txt; fi
-    exec "$VENV/bin/python" -m app "$@"
+    run_app "$VENV/bin/python" "$@"
     ;;
 esac

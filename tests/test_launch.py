@@ -153,3 +153,23 @@ def test_a_folder_with_a_space_in_its_name(tmp_path: Path, installed: Path) -> N
     )
     assert done.returncode == 0, done.stderr
     assert "--instance" in done.stdout
+
+
+def test_a_link_to_it_and_a_callers_folder(tmp_path: Path, installed: Path) -> None:
+    (tmp_path / "linked").symlink_to(ROOT / "launch.sh")
+    (tmp_path / "app").mkdir()  # a folder of the caller's of that name is not ours
+    (tmp_path / "app" / "__init__.py").write_text("raise SystemExit('not this one')")
+    shutil.copy(ROOT / "assets" / "replays" / "1-greedy.jsonl", tmp_path / "mine.jsonl")
+    models = tmp_path / "models"
+    models.mkdir()
+    (models / TARGET).write_bytes(b"any")
+    done = subprocess.run(
+        ["bash", "./linked", "export", "mine.jsonl", "--out", "mine.html"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PLAYGROUND_VENV": str(installed), "PLAYGROUND_MODELS": "models"},
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "<html" in (tmp_path / "mine.html").read_text(encoding="utf-8")

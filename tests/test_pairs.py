@@ -289,3 +289,10 @@ def test_where_no_pair_is_left_a_run_says_so(two: Session, monkeypatch: pytest.M
         two.run(HELLO)
     two.switch("second")
     assert Metrics(two.run(HELLO)).reason in ("stop", "length")
+
+
+def test_one_bad_pair_file_keeps_the_others_from_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write(tmp_path / "good.toml", "")
+    write(tmp_path / "bad.toml", "nonsense = [")
+    assert list(pair_files.listed(tmp_path)) == ["good"]
+    assert "bad.toml is not offered" in caplog.text

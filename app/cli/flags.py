@@ -192,6 +192,13 @@ def is_custom(acceptor: str | None) -> bool:
 def write_text(path: Path, text: str, what: str) -> None:
     """Write a file that was asked for. Raises RequestError."""
     try:
-        path.write_text(text, encoding="utf-8")
+        with path.open("w", encoding="utf-8", errors="backslashreplace") as file:
+            try:
+                file.write(text)
+                file.flush()
+            except OSError:
+                if path.is_file():
+                    path.unlink()  # a part of it is worse than none
+                raise
     except OSError as error:
         raise RequestError(f"{what} cannot be written to {path} ({error.strerror}); choose another file.") from None

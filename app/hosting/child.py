@@ -1,4 +1,4 @@
-"""An engine's process: `python -m app.hosting.child SOCKET LIFELINE` (inherited descriptors), started by `app.hosting.process`.
+"""An engine's process, started by `app.hosting.process` with two inherited descriptors: a socket and a lifeline.
 
 It is told a recipe, then what to do, one message a line: run, switch. A run's answer is the trace's own lines; after each of
 them the engine waits until it is asked for the next, as a generator does, so that nothing the page does overlaps a pass.
@@ -16,7 +16,7 @@ import sys
 import threading
 from contextlib import closing, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from app.errors import PlaygroundError
 from app.hosting import description
@@ -97,6 +97,7 @@ def _end_with(lifeline: int) -> None:
     os._exit(0)
 
 
-if __name__ == "__main__":
+def start() -> NoReturn:
+    """The process's beginning and end."""
     logging.basicConfig(level=logging.WARNING)
     raise SystemExit(main(sys.argv[1:]))

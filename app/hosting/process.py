@@ -39,6 +39,7 @@ GRACE_SECONDS = 5.0
 _FAULTS: dict[str, type[PlaygroundError]] = {kind.__name__: kind for kind in (RequestError, PairError)}
 
 
+_START = "import sys; del sys.path[0]; from app.hosting.child import start; start()"
 ENDING = "The playground was ended; start it again, and run this again."
 _EVENT = '{"type"'
 """How a line begins that is an event, and no message."""
@@ -54,10 +55,11 @@ class Child:
     def __init__(self, recipe: Recipe, chosen: str | None, python: str, memory: int | None) -> None:
         ours, theirs = socket.socketpair()
         kept, self._lifeline = os.pipe()
-        path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
+        # An acceptor's modules are found as they are here, after the program's own.
+        path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")]), str(Path.cwd())])
         try:
             self.process = subprocess.Popen(
-                [python, "-m", "app.hosting.child", str(theirs.fileno()), str(kept)],
+                [python, "-c", _START, str(theirs.fileno()), str(kept)],
                 pass_fds=(theirs.fileno(), kept),
                 stdin=subprocess.DEVNULL,
                 stdout=2,  # what an acceptor prints is no output of the page's

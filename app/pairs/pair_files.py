@@ -9,6 +9,7 @@ n_positions = 8192
 
 from __future__ import annotations
 
+import logging
 import sys
 import typing
 from pathlib import Path
@@ -22,6 +23,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
+_LOG = logging.getLogger(__name__)
 _PATHS = ("target", "draft", "artifacts")
 
 
@@ -43,13 +45,25 @@ def read(path: Path) -> PairOptions:
 
 
 def listed(directory: Path) -> dict[str, PairOptions]:
-    """The pairs of a directory by the names of their files. Raises PairError for the first that cannot be read."""
+    """The pairs of a directory by the names of their files; one that cannot be read is left out, and the log says so.
+
+    Raises PairError where none is left.
+    """
     if not directory.is_dir():
         raise PairError(f"There is no directory {directory}; --pairs wants one that holds pair files (.toml).")
     files = sorted(directory.glob("*.toml"))
     if not files:
         raise PairError(f"{directory} holds no pair file (.toml); write one, or leave --pairs out.")
-    return {file.stem: read(file) for file in files}
+    pairs, faults = dict[str, PairOptions](), list[PairError]()
+    for file in files:
+        try:
+            pairs[file.stem] = read(file)
+        except PairError as error:  # noqa: PERF203
+            _LOG.warning("%s is not offered: %s", file.name, error)
+            faults.append(error)
+    if not pairs:
+        raise faults[0]
+    return pairs
 
 
 def _value(path: Path, key: str, value: Any, kind: Any) -> Any:
