@@ -76,6 +76,45 @@
     );
   };
 
+  /** What the acceptor went by besides a coin, where the trace tells. */
+  const grounds = (run, drafted) => {
+    const known = drafted.grounds;
+    if (!known) return null;
+    const number = (value) => (value === null ? "−∞" : value.toFixed(3));
+    const said = [];
+    if (known.bar !== null) {
+      said.push(`typical: entropy ${number(known.entropy)} nats, so p has to be above ${format.chance(known.bar)}`);
+    }
+    if (known.prefix_ratio !== null) said.push(`block: the running ratio up to here is ${number(known.prefix_ratio)}`);
+    if (known.own_id !== null) said.push(`the target's own draw: ${run.label(known.own_id)}`);
+    if (known.own_u !== null) said.push(`drawn at u = ${format.chance(known.own_u)}`);
+    if (known.own_sum !== null) {
+      said.push(`log p + noise: ${number(known.own_sum)} for its own, ${number(known.draft_sum)} for the draft`);
+    }
+    return h("p", { class: "card-note", "data-figure": "grounds" }, `${said.join("; ")}.`);
+  };
+
+  /** The draft that a correction replaced. */
+  const refusal = (run, token) => {
+    const drafted = token.kind === "corrected" ? token.round.drafted[token.place] : null;
+    if (!drafted) return null;
+    const words = ` was refused: p ${format.chance(drafted.p)}, q ${format.chance(drafted.q)}.`;
+    return h("p", { class: "card-note", "data-figure": "refused" }, h("code", {}, run.label(drafted.id)), words);
+  };
+
+  /** Its probability in both models before the warp, which is there for a token outside the likeliest as well. */
+  const plain = (target, draft) => {
+    if (target === null || target === undefined) return null;
+    const ours = draft === null || draft === undefined ? "" : `, draft ${format.chance(draft)}`;
+    return h(
+      "p",
+      { class: "card-note", "data-figure": "plain" },
+      `Before the warp: target ${format.chance(target)}${ours}.`,
+    );
+  };
+
+  const present = (...parts) => parts.filter((part) => part !== null);
+
   const thresholdName = (run) => {
     const acceptor = run.started?.request.acceptor;
     return { lenient: "min(1, 2p/q)", block: "the chance of the block up to here" }[acceptor] ?? "min(1, p/q)";
@@ -141,6 +180,7 @@
         content.push(h("p", { class: "card-note" }, "This acceptor flips no coin for it."));
       }
       content.push(
+        ...present(grounds(run, drafted), plain(drafted.target_model_prob, drafted.draft_model_prob)),
         h(
           "div",
           { class: "alt-columns" },
@@ -158,6 +198,7 @@
           h("b", { "data-figure": "p" }, format.chance(final.p)),
         ),
       );
+      content.push(...present(refusal(run, token), plain(final.target_model_prob)));
       const columns = [alternatives(run, "target's likeliest", final.alternatives, token.id, "target", final.p)];
       if (final.residual.length) {
         columns.push(

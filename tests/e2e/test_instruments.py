@@ -9,7 +9,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from app.record import calibrate, card_of, compare
-from app.record.trace import Trace
+from app.record.trace import Round, Trace
 from tests.e2e.conftest import Open
 from tests.e2e.test_playground import finish, more, start
 
@@ -62,3 +62,22 @@ def test_two_pinned_runs_say_what_differs_and_outlive_a_refresh(open_page: Open,
     expect(page.locator(".instrument-comparison .plot")).to_have_count(2)
     entries.nth(1).get_by_role("button", name="run again with").click()
     expect(page.locator("#k input[type=number]")).to_have_value("3")
+
+
+def test_a_correction_shows_the_refused_draft_and_what_the_acceptor_went_by(open_page: Open, address: str) -> None:
+    page = open_page(address, viewport={"width": 1280, "height": 900})
+    more(page)
+    page.evaluate("window.Playground.choose({acceptor: 'coupled', temperature: 1, k: 4})")
+    expect(page.locator("#k input[type=number]")).to_have_value("4")
+    start(page, 60)
+    trace = finish(page)
+    corrected = page.locator(".pane-speculative .tok.k-corrected").first
+    corrected.click()
+    refused = next(r for r in trace if isinstance(r, Round) and r.final and r.final.provenance == "corrected")
+    draft = refused.drafted[len(refused.accepted)]
+    card = page.locator(".pg-card")
+    expect(card.locator("[data-figure=refused]")).to_contain_text("was refused: p")
+    assert draft.grounds is not None
+    page.locator(".pane-speculative .tok.k-accepted").first.click()
+    expect(card.locator("[data-figure=grounds]")).to_contain_text("log p + noise")
+    expect(card.locator("[data-figure=plain]")).to_contain_text("Before the warp: target")
