@@ -11,7 +11,7 @@ from app.places import ASSETS, COMMAND, models_dir
 EMBEDDED_NAME = "SmolLM2-135M-Instruct"
 EMBEDDED_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 EMBEDDED_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
-EMBEDDED_DRAFT_NAME = "distilled-2-layers"
+EMBEDDED_DRAFT_NAME = "distilled-2-layers-conditioned"
 EMBEDDED_DRAFT = ASSETS / "draft"
 EMBEDDED_PLAIN_DRAFT_NAME = "distilled-2-layers-plain"
 EMBEDDED_PLAIN_DRAFT = ASSETS / "plain-draft"
