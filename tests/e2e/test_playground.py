@@ -490,7 +490,7 @@ def test_keyboard_reaches_everything(open_page: Open, address: str) -> None:
     page.locator("#prompt textarea").focus()
     page.keyboard.press("Shift+Enter")
     finish(page)
-    page.locator(".legend-refused input").focus()
+    page.locator(".legend-plain input").focus()
     page.keyboard.press("Tab")
     page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.closest('.pane-speculative') !== null"), "one Tab for each pane"
