@@ -29,6 +29,8 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     borrowed.write_text("\n".join(path for path in sys.path if path.endswith("site-packages")))
     requirements = (ROOT / "requirements.txt").read_text()
     (place / ".installed-requirements.txt").write_text(requirements * 2)
+    tests = (ROOT / "tests" / "requirements.txt").read_text()
+    (place / ".installed-tests-requirements.txt").write_text(requirements + tests)
     return place
 
 
@@ -173,3 +175,82 @@ def test_a_link_to_it_and_a_callers_folder(tmp_path: Path, installed: Path) -> N
     )
     assert done.returncode == 0, done.stderr
     assert "<html" in (tmp_path / "mine.html").read_text(encoding="utf-8")
+
+
+PROGRAMS = (
+    "bash",
+    "env",
+    "awk",
+    "cat",
+    "cmp",
+    "cut",
+    "df",
+    "dirname",
+    "grep",
+    "ln",
+    "mktemp",
+    "rm",
+    "sh",
+    "tail",
+    "tr",
+)
+
+
+def bare(folder: Path, **scripts: str) -> str:
+    """A PATH that holds the programs launch.sh needs and these scripts, and no browser."""
+    folder.mkdir()
+    for name in PROGRAMS:
+        if path := shutil.which(name):
+            (folder / name).symlink_to(path)
+    for name, script in scripts.items():
+        (folder / name).write_text(f"#!/bin/sh\n{script}\n")
+        (folder / name).chmod(0o755)
+    return str(folder)
+
+
+def without_browser(tmp_path: Path, installed: Path, **scripts: str) -> dict[str, str]:
+    """An environment with the model but no browser, and no network to fetch one from."""
+    models = tmp_path / "models"
+    models.mkdir()
+    (models / TARGET).write_bytes(b"any")
+    return {
+        "PATH": bare(tmp_path / "bin", **scripts),
+        "PLAYGROUND_VENV": str(installed),
+        "PLAYGROUND_MODELS": str(models),
+        "PLAYGROUND_BROWSER": "",
+        "PLAYWRIGHT_BROWSERS_PATH": str(tmp_path / "browsers"),
+        "PLAYWRIGHT_DOWNLOAD_HOST": "http://127.0.0.1:9",
+    }
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a browser may lie in a folder of applications")
+def test_tests_without_a_browser_are_a_sentence_for_who_may_not_install_one(tmp_path: Path, installed: Path) -> None:
+    done = launch("test", "--version", **without_browser(tmp_path, installed, id="echo 1000"))
+    assert_sentence(done, "No browser was found that starts; install Chromium")
+
+
+@pytest.mark.skipif(sys.platform != "linux" or not shutil.which("chromium"), reason="stands for the system's package")
+def test_the_systems_package_is_installed_by_who_may(tmp_path: Path, installed: Path) -> None:
+    asked = tmp_path / "asked"
+    package = f'echo "$@" >>{asked}; [ "$1" != install ] || ln -s {shutil.which("chromium")} {tmp_path}/bin/chromium'
+    scripts = {"id": "echo 0", "apt-get": package}
+    done = launch("test", "--version", **without_browser(tmp_path, installed, **scripts))
+    assert done.returncode == 0, done.stderr
+    assert "pytest" in done.stdout
+    assert asked.read_text().splitlines()[0] == "update"
+    assert "chromium" in asked.read_text().splitlines()[1]
+
+
+def test_a_browser_that_was_named_and_is_none_is_a_sentence(tmp_path: Path, installed: Path) -> None:
+    environment = without_browser(tmp_path, installed, id="echo 1000")
+    done = launch("test", "--version", **{**environment, "PLAYGROUND_BROWSER": "/nowhere"})
+    assert_sentence(done, "PLAYGROUND_BROWSER=/nowhere is no Chromium that starts")
+
+
+def test_quick_tests_need_neither_model_nor_browser(tmp_path: Path, installed: Path) -> None:
+    environment = without_browser(tmp_path, installed)
+    models = Path(environment["PLAYGROUND_MODELS"])
+    (models / TARGET).unlink()
+    done = launch("test", "--quick", "-n", "0", str(ROOT / "tests" / "test_race.py"), **environment)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert list(models.iterdir()) == []

@@ -2,7 +2,14 @@
 (() => {
   const Playground = (globalThis.Playground ??= {});
   const FIRST = "playground";
-  const LABELS = { playground: "Playground", rounds: "Rounds", tune: "Tune k", instruments: "Instruments", hardware: "Hardware", about: "About" };
+  const LABELS = {
+    playground: "Playground",
+    rounds: "Rounds",
+    tune: "Tune k",
+    instruments: "Instruments",
+    hardware: "Hardware",
+    about: "About",
+  };
 
   const buttons = () => [...document.querySelectorAll("#tabs [role=tab]")];
   const nameOf = (button) => Object.keys(LABELS).find((name) => LABELS[name] === button.textContent.trim());
