@@ -13,7 +13,8 @@ from app.pairs import registry as pairs
 from app.pairs.options import PairOptions
 
 QUICK_WITHOUT = ("slow", "browser", "weights", "network", "gpu")
-"""Marks of tests that `--quick` leaves out. Tests below e2e/ and tests of the fixtures here get theirs by themselves."""
+"""Marks of tests that `--quick` leaves out. Tests below e2e/ and tests of the fixtures here get theirs by
+themselves."""
 
 # the machine is shared: no test may fail for being slow, and none for being unlucky
 settings.register_profile("steady", deadline=None, derandomize=True)

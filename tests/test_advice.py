@@ -1,4 +1,5 @@
-"""Advice: each sentence on a trace that gives reason for it, silence on one that gives none; and each has its figure."""
+"""Advice: each sentence on a trace that gives reason for it, silence on one that gives none; and each has its
+figure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""What is kept on disk: made anew where it is damaged, not needed where nothing can be kept, tidied where it is too much."""
+"""What is kept on disk: made anew where it is damaged, not needed where nothing can be kept, tidied where it is too
+much."""
 
 from __future__ import annotations
 

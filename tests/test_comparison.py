@@ -1,4 +1,5 @@
-"""Runs side by side: hand-made traces whose differences are known; and the example of the notebooks, run as it stands."""
+"""Runs side by side: hand-made traces whose differences are known; and the example of the notebooks, run as it
+stands."""
 
 from __future__ import annotations
 

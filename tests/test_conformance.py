@@ -1,7 +1,7 @@
 """The conformance table: every variant of a Llama's files gives the logits of the formulas, or is refused by name.
 
-Nothing of the reference is shared with the engine: `tests.support.llamas.reference_logits` is the paper in float64, and the
-same directories go through transformers where it is installed.
+Nothing of the reference is shared with the engine: `tests.support.llamas.reference_logits` is the paper in float64, and
+the same directories go through transformers where it is installed.
 """
 
 from __future__ import annotations

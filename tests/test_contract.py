@@ -1,4 +1,5 @@
-"""What every engine promises of `app.engine.model`, on tiny checkpoints, one test for all; and that the engines agree."""
+"""What every engine promises of `app.engine.model`, on tiny checkpoints, one test for all; and that the engines
+agree."""
 
 from __future__ import annotations
 

@@ -159,7 +159,8 @@ def test_nothing_follows_a_stop_token_in_either_arm(stop: int, agreement: str) -
 
 
 def test_a_stop_token_accepted_in_the_middle_discards_the_rest_of_the_window() -> None:
-    """The draft goes no further than a stop token itself, so only a stop the draft does not know can be in the middle."""
+    """The draft goes no further than a stop token itself, so only a stop the draft does not know can be in the
+    middle."""
     target, draft, _ = toy_pair(agreement="same")
     sampling = Sampling()
     context = tokens_of(rounds_of(speculative=False, temperature=0.0, max_tokens=12))
@@ -168,8 +169,8 @@ def test_a_stop_token_accepted_in_the_middle_discards_the_rest_of_the_window() -
     limits = Limits(30, 256, frozenset({stop}))
     rounds = list(
         decode(
-            target.new_sequence(), drafter, PROMPT, windows=Fixed(16), sampling=sampling, acceptor=find("exact"), limits=limits,
-            target_name="target",
+            target.new_sequence(), drafter, PROMPT, windows=Fixed(16), sampling=sampling, acceptor=find("exact"),
+            limits=limits, target_name="target",
         )
     )  # fmt: skip
     last = rounds[-1]

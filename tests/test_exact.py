@@ -1,9 +1,10 @@
 """The proofs that speculation changes speed and nothing else: `pytest -k exact`.
 
-Three kinds, the other two in `test_exact_loop.py` and `test_exact_text.py`. *Enumeration*: every window a draft can propose, every verdict on it with its probability taken from the
-thresholds the acceptor flips its coins against, and so the exact distribution of what is emitted. *Sampling*: the
-round loop itself over thousands of seeds, its first tokens against the target's own distribution by chi-square, where
-the same test must refuse the lossy acceptors. *Identity*: both arms print the same tokens where that is promised.
+Three kinds, the other two in `test_exact_loop.py` and `test_exact_text.py`. *Enumeration*: every window a draft can
+propose, every verdict on it with its probability taken from the thresholds the acceptor flips its coins against, and so
+the exact distribution of what is emitted. *Sampling*: the round loop itself over thousands of seeds, its first tokens
+against the target's own distribution by chi-square, where the same test must refuse the lossy acceptors. *Identity*:
+both arms print the same tokens where that is promised.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""Exactness by sampling: the first tokens of the round loop over thousands of seeds against the target's own distribution."""
+"""Exactness by sampling: the first tokens of the round loop over thousands of seeds against the target's own
+distribution."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""What only a GPU can show: recorded programs, fused kernels, bits that do not depend on the window. `-m gpu`; skipped, and
-said to be, where PyTorch sees none. Small random weights, made on the spot; the same code runs on the processor in
+"""What only a GPU can show: recorded programs, fused kernels, bits that do not depend on the window. `-m gpu`; skipped,
+and said to be, where PyTorch sees none. Small random weights, made on the spot; the same code runs on the processor in
 test_torch."""
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""The guard before everything, on a page that is served: hosts, origins, routes, bodies, headers; logins; what operators read."""
+"""The guard before everything, on a page that is served: hosts, origins, routes, bodies, headers; logins; what
+operators read."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Ids and links of the Hub: configurations first, checked, then weights, resumed; from a local server of its protocol."""
+"""Ids and links of the Hub: configurations first, checked, then weights, resumed; from a local server of its
+protocol."""
 
 from __future__ import annotations
 

@@ -33,8 +33,8 @@ THIRD_PARTY = {
 
 @cache
 def imports(module: str, *, at_import: bool = False) -> frozenset[str]:
-    """What the module's import statements name, dotted: packages, and modules of app. at_import: only those that run when
-    it is imported, not the ones inside functions or for the type checker."""
+    """What the module's import statements name, dotted: packages, and modules of app. at_import: only those that run
+    when it is imported, not the ones inside functions or for the type checker."""
     names: set[str] = set()
     pending: list[ast.AST] = [ast.parse(FILES[module].read_text(encoding="utf-8"))]
     while pending:

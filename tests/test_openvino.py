@@ -94,8 +94,8 @@ def test_int8_has_the_perplexity_of_the_exact_weights_within_1_percent(load_embe
 
 @pytest.mark.parametrize("dtype", ["int8", "f32"])
 def test_logits_are_bit_identical_in_every_window(load_embedded: Load, dtype: str) -> None:
-    """Window 1 (a single row), 2..16 and 17 rows at once, at every start: the same bits for the same position; f32 weights
-    are too large for programs of their own."""
+    """Window 1 (a single row), 2..16 and 17 rows at once, at every start: the same bits for the same position; f32
+    weights are too large for programs of their own."""
     target = load_embedded(dtype).target
     assert target.bit_identical
     prompt, window = CASES[0]["prompt_ids"], CASES[1]["prompt_ids"][:17]

@@ -35,7 +35,8 @@ Text = list[tuple[bool, float]]
 
 
 def spent(windows: Windows, text: Text, costs: Costs, sure: Callable[[float], float] = lambda chance: chance) -> float:
-    """Target passes' worth of time to say a text. sure: the draft's confidence in a token it gets right with a chance."""
+    """Target passes' worth of time to say a text. sure: the draft's confidence in a token it gets right with a
+    chance."""
     return sum(costs.of(width) for width in widths(windows, text, sure))
 
 

@@ -31,7 +31,8 @@ DIGESTS = 2**61 - 1
 
 
 class ToyTokenizer:
-    """Byte-level (vocab_size 259: the bytes, <user>, <assistant>, <stop>), or one letter a token for less than 27 ids."""
+    """Byte-level (vocab_size 259: the bytes, <user>, <assistant>, <stop>), or one letter a token for less than 27
+    ids."""
 
     def __init__(self, vocab_size: int = BYTE_LEVEL, stop_ids: Iterable[int] = ()) -> None:
         assert vocab_size == BYTE_LEVEL or 1 < vocab_size <= 26, vocab_size
@@ -69,8 +70,8 @@ class ToyModel:
 
     known: ids below it can be produced, the padding from there to vocab_size and the `trimmed` ids have logit -inf.
     agreement: None for a target; for a draft how its table relates to that of the target with the same seed
-    (`same`; `good`: noise added; `bad`: another table; `adversarial`: the sign changed, likely where the target is not).
-    script: what the model says instead, whatever the prompt, then a stop token. stop_ids: for the script's end.
+    (`same`; `good`: noise added; `bad`: another table; `adversarial`: the sign changed, likely where the target is
+    not). script: what the model says instead, whatever the prompt, then a stop token. stop_ids: for the script's end.
     bias [known]: added to every row. delay: seconds each pass takes. broken_at: the position whose logits are NaN.
     window_noise: makes a row depend on its window, as on a backend that cannot promise bit identity.
     """
@@ -274,7 +275,8 @@ def toy_pair(
     """(target, draft, tokenizer). vocab_size 259 is byte-level, and chosen by giving a `script`.
 
     padding: ids added to (target, draft). trimmed: ids the draft cannot produce. windows and broken_at are the
-    target's; sighted: the draft reads the target's states; draft_delay is a fifth of `delay` where not given; the others are for both. See `ToyModel`.
+    target's; sighted: the draft reads the target's states; draft_delay is a fifth of `delay` where not given; the
+    others are for both. See `ToyModel`.
     """
     if script:
         vocab_size = BYTE_LEVEL

@@ -26,7 +26,10 @@ def table(
             total.add(metrics.arms["speculative"])
             same[name] += metrics.first_divergence is None
             distances[name] = max(distances[name], metrics.total_variation or 0.0)
-    yield "| acceptor | lossless | acceptance | mean acceptance length | distance from the target | same text as target-only |"
+    yield (
+        "| acceptor | lossless | acceptance | mean acceptance length | distance from the target | "
+        "same text as target-only |"
+    )
     yield "| --- | --- | --- | --- | --- | --- |"
     for card in session.acceptors:
         total = totals[card.name]

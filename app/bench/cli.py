@@ -129,7 +129,8 @@ def read_prompts(path: Path) -> list[str]:
             by_category.setdefault(str(entry["category"]), []).append(str(entry["prompt"]))
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise RequestError(
-            f'{path} is no JSON list of {{"category", "prompt"}} ({type(error).__name__}); choose another with --prompts.'
+            f'{path} is no JSON list of {{"category", "prompt"}} ({type(error).__name__}); choose '
+            "another with --prompts."
         ) from None
     longest = max(map(len, by_category.values()), default=0)
     return [prompts[i] for i in range(longest) for prompts in by_category.values() if i < len(prompts)]

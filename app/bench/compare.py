@@ -285,7 +285,8 @@ def machine() -> dict[str, Any]:
 
 
 def bandwidth() -> float:
-    """Bytes a second all cores read from memory together: the fastest of several passes over far more than any cache."""
+    """Bytes a second all cores read from memory together: the fastest of several passes over far more than any
+    cache."""
     cores = os.cpu_count() or 1
     blocks = [np.ones(BANDWIDTH_BYTES // 8, np.float64) for _ in range(cores)]
 

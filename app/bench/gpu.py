@@ -1,5 +1,5 @@
-"""`bench gpu`: what a card gives this playground, in one run and one JSON: bandwidth, passes by width, the draft with its
-draw, both arms, the host's share, transformers on the same weights, and whether greedy arms agree.
+"""`bench gpu`: what a card gives this playground, in one run and one JSON: bandwidth, passes by width, the draft with
+its draw, both arms, the host's share, transformers on the same weights, and whether greedy arms agree.
 
 Times come from random weights of real shapes (`gpu_models`), acceptance and text from the embedded pair where it is at
 hand. Each part is written down as soon as it is measured, and one that fails says why and does not stop the others.

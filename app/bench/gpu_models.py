@@ -1,8 +1,8 @@
 """Models of real shapes with random weights, made where they run, whose text is known: times without fetching anything.
 
-Every layer's matrices are read and multiplied as they would be, but add little to what the embeddings say, and the output
-layer is laid out so that token t is followed by `following(t)`. The draft says the same but for a given share of the tokens,
-so how many of its tokens are kept is chosen, and real.
+Every layer's matrices are read and multiplied as they would be, but add little to what the embeddings say, and the
+output layer is laid out so that token t is followed by `following(t)`. The draft says the same but for a given share of
+the tokens, so how many of its tokens are kept is chosen, and real.
 """
 
 from __future__ import annotations
@@ -94,8 +94,8 @@ def network(shape: LlamaConfig, device: Any, dtype: Any, *, wrong: float = 0.0, 
 
 
 def flat(of: Network, peak: float = 0.0, seed: int = 1) -> Network:
-    """The same layers below a random output layer, of logits that spread by 1: near ties everywhere, the hardest text to say
-    twice alike. peak: the logit of the token that follows, instead of PEAK."""
+    """The same layers below a random output layer, of logits that spread by 1: near ties everywhere, the hardest text
+    to say twice alike. peak: the logit of the token that follows, instead of PEAK."""
     *before, last = of.stages
     assert last.head is not None
     generator = torch.Generator(last.device).manual_seed(seed)

@@ -40,8 +40,8 @@ def bandwidth(device: Any) -> dict[str, float]:
 
 
 def matmuls(plan: Plan, copy: float) -> list[dict[str, Any]]:
-    """Each matrix of the target by rows: milliseconds, and its share of the copy bandwidth. Several matrices in turn, so
-    that none is found in a cache."""
+    """Each matrix of the target by rows: milliseconds, and its share of the copy bandwidth. Several matrices in turn,
+    so that none is found in a cache."""
     shape, dtype = plan.target, devices.DTYPES[plan.dtype]
     heads = (shape.num_heads + 2 * shape.num_kv_heads) * shape.head_size
     sizes = {

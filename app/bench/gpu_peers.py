@@ -63,8 +63,8 @@ def transformers_model(of: Network, shape: LlamaConfig) -> Any:
 def generate(
     model: Any, prompt: list[int], max_tokens: int, assistant: Any = None, num_draft: int | None = None
 ) -> tuple[list[int], float]:
-    """Greedy tokens after the prompt, and seconds a token behind the first. num_draft: a constant draft length; None: the
-    library's own schedule."""
+    """Greedy tokens after the prompt, and seconds a token behind the first. num_draft: a constant draft length; None:
+    the library's own schedule."""
     device = model.device
     if assistant is not None and num_draft is not None:
         settings = assistant.generation_config

@@ -46,8 +46,9 @@ STARTED_SECONDS, FINISHED_SECONDS = 120, 600
 
 
 def page_cost(starts: int, turns: int, k: int, max_tokens: int) -> str:
-    """Medians of TPOT of both arms, with the page and without, and of their ratio, turn by turn; of the time from the click
-    on Run to the first token on the page. starts: how often both are loaded; turns: turns of each. Raises RequestError.
+    """Medians of TPOT of both arms, with the page and without, and of their ratio, turn by turn; of the time from the
+    click on Run to the first token on the page. starts: how often both are loaded; turns: turns of each. Raises
+    RequestError.
     """
     if min(starts, turns) < 1 or max_tokens < 2:
         raise RequestError(
@@ -86,7 +87,8 @@ def page_cost(starts: int, turns: int, k: int, max_tokens: int) -> str:
         loaded = [statistics.median(ratios[at : at + turns]) for at in range(0, len(ratios), turns)]
         spread = ", ".join(f"{ratio:.2f}" for ratio in loaded)
         lines.append(
-            f"{arm:12} {page_ms:.2f} ms with the page, {alone_ms:.2f} ms without: ratio {statistics.median(ratios):.3f} ({spread})"
+            f"{arm:12} {page_ms:.2f} ms with the page, {alone_ms:.2f} ms without: ratio "
+            f"{statistics.median(ratios):.3f} ({spread})"
         )
     first_token = statistics.median(summary["first_token_s"] for summary in seen["page"])
     lines.append(f"first token {first_token:.2f} s after the click on Run")

@@ -66,13 +66,16 @@ def notes(result: dict[str, Any]) -> Iterator[str]:
         f"{result['seconds'] / 60:.0f} minutes in all."
     )
     yield (
-        f"Read bandwidth {result['bandwidth'] / 1e9:.1f} GB/s, measured in the same run: reading the {first['dtype']} weights "
-        f"once takes {1000 * roof['floor_s']:.1f} ms, a pass of the target over one token {1000 * roof['pass_s']:.1f} ms, "
+        f"Read bandwidth {result['bandwidth'] / 1e9:.1f} GB/s, measured in the same run: reading the "
+        f"{first['dtype']} weights "
+        f"once takes {1000 * roof['floor_s']:.1f} ms, a pass of the target over one token "
+        f"{1000 * roof['pass_s']:.1f} ms, "
         f"{100 * roof['fraction']:.0f}% of that limit."
     )
     cost = first["cost_ratio"]
     yield (
-        f"Acceptance α = {first['acceptance_rate'] or 0:.2f}, cost ratio c = {cost or 0:.3f} over all windows. Memory: target "
+        f"Acceptance α = {first['acceptance_rate'] or 0:.2f}, cost ratio c = {cost or 0:.3f} over "
+        "all windows. Memory: target "
         f"{first['memory']['target'] / 1e6:.0f} MB, draft {first['memory']['draft'] / 1e6:.0f} MB, process "
         f"{first['memory']['process'] / 1e6:.0f} MB."
     )

@@ -22,7 +22,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         dest="target",
         type=Path,
         metavar="TARGET",
-        help="which draft fits this model: a .gguf file, a directory, or an id or link of the Hub (its configuration alone "
+        help="which draft fits this model: a .gguf file, a directory, or an id or link of the Hub (its "
+        "configuration alone "
         "is fetched)",
     )
     parser.add_argument("--revision", metavar="REV", help="branch, tag or commit of a target on the Hub")
@@ -51,12 +52,15 @@ def _list(as_json: bool) -> None:
         sizes = ", ".join(f"{dtype} {size / 1e9:.1f} GB" for dtype, size in row["bytes"].items())
         print(f"    {sizes}; {row['fits']}")
         print(
-            f"    expected here: {row['ms_alone']:.0f} ms a token alone, {row['ms_together']:.0f} ms with k = {row['k']} "
+            f"    expected here: {row['ms_alone']:.0f} ms a token alone, {row['ms_together']:.0f} ms "
+            f"with k = {row['k']} "
             f"({row['gain']:.2f} times)"
         )
     print(
-        f"Expected: the bytes of int8 weights over {pace / 1e9:.0f} GB/s, measured here on one thread, and {catalogue.ACCEPTANCE:.0%} "
-        f"of drafted tokens kept; no measurement of the pair. Use one: {COMMAND} --target ID --draft ID --n-positions 4096"
+        f"Expected: the bytes of int8 weights over {pace / 1e9:.0f} GB/s, measured here on one "
+        f"thread, and {catalogue.ACCEPTANCE:.0%} "
+        f"of drafted tokens kept; no measurement of the pair. Use one: {COMMAND} --target ID --draft "
+        "ID --n-positions 4096"
     )
 
 
@@ -102,17 +106,20 @@ def _advise(target: Path, revision: str | None, as_json: bool) -> None:
     print(f"{name}: {parameters:,.0f} million parameters, {tokenizer.vocab_size} tokens; {known}.")
     for row in rows:
         print(
-            f"  {row['id']}: 1/{1 / row['ratio']:.0f} of its size, {row['gain']:.2f} times expected with k = {row['k']} "
+            f"  {row['id']}: 1/{1 / row['ratio']:.0f} of its size, {row['gain']:.2f} times expected with "
+            f"k = {row['k']} "
             f"({row['licence']})"
         )
     if not rows:
         print("  No model of the catalogue is of its family and at most a third of its size.")
     print("  lookup: no model, nothing to fetch; pays on texts that repeat themselves (--drafter lookup)")
     print(
-        f"  distilled: a draft made for this target, {COMMAND} distill --help; pays where no small model of the family is"
+        f"  distilled: a draft made for this target, {COMMAND} distill --help; pays where no small "
+        "model of the family is"
     )
     print(
-        f"Expected with {catalogue.ACCEPTANCE:.0%} of drafted tokens kept; tokens are compared id by id when a pair is loaded."
+        f"Expected with {catalogue.ACCEPTANCE:.0%} of drafted tokens kept; tokens are compared id by "
+        "id when a pair is loaded."
     )
 
 

@@ -47,8 +47,8 @@ def main(args: argparse.Namespace) -> int:
 def render_text(plan: Plan) -> str:
     """The plan for a terminal."""
     lines = [
-        f"{plan.target.name} with {plan.draft.name} on {plan.instance.name}, {plan.dtype}, {plan.n_positions} positions: "
-        + ("works" if plan.ok else "cannot work")
+        f"{plan.target.name} with {plan.draft.name} on {plan.instance.name}, {plan.dtype}, "
+        f"{plan.n_positions} positions: " + ("works" if plan.ok else "cannot work")
     ]
     lines += [f"  refused: {refusal}" for refusal in plan.refusals]
     for role, model in (("target", plan.target), ("draft", plan.draft)):

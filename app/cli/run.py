@@ -80,7 +80,8 @@ def _print_figures(metrics: Metrics) -> None:
     summary = metrics.summary()
     if summary["engine"] == "upstream":
         print(
-            "The speculative arm is upstream's own loop (--engine upstream): a reference for speed. It knows no temperature, "
+            "The speculative arm is upstream's own loop (--engine upstream): a reference for speed. It "
+            "knows no temperature, "
             "and its text is not distributed as the target's.\n"
         )
     for name, arm in summary["arms"].items():

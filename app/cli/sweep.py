@@ -45,7 +45,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--ks",
         type=_ks,
         metavar="K,K,...",
-        help=f"windows to compare, auto among them (default: {','.join(map(str, DEFAULT_KS))}, or --k where another list is given)",
+        help=f"windows to compare, auto among them (default: {','.join(map(str, DEFAULT_KS))}, or --k "
+        "where another list is given)",
     )
     parser.add_argument("--acceptors", type=_names, default=(), metavar="A,A,...", help="acceptors to compare")
     parser.add_argument("--drafters", type=_names, default=(), metavar="D,D,...", help="drafters to compare")

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from app.distill.everything import Start
 
 STAGES = {
-    "all": "from nothing to packed drafts in a given time: the target writes, the draft learns, on a GPU where there is one",
+    "all": "from nothing to packed drafts in a given time: the target writes, the draft learns, on a "
+    "GPU where there is one",
     "evaluate": "measure a packed draft on held-out prompts with the playground's engine",
     "export": "write a packed draft as a plain Hugging Face checkpoint with the full vocabulary",
 }

@@ -36,8 +36,8 @@ def everything(
     device: torch.device,
     name: str,
 ) -> None:
-    """Writes drafts under `plan.out`: conditioned, plain and single, as far as they are planned, with their curves. name:
-    the target's, for the drafts' configuration. Raises RequestError where there was no time to write anything."""
+    """Writes drafts under `plan.out`: conditioned, plain and single, as far as they are planned, with their curves.
+    name: the target's, for the drafts' configuration. Raises RequestError where there was no time to write anything."""
     log = Log(plan.out / "log.jsonl")
     bench = Bench(target.directory, tuple(target.tokenizer.stop_ids), tuple(text for _, text in prompts))
     with helpers.office(bench, plan.processes) as pool:
@@ -121,7 +121,8 @@ class Run:
             self.save()
 
     def save(self, batch: Batch | None = None) -> None:
-        """Packs the draft as it is, and keeps its weights before they are rounded. batch: to find the row `unwanted` by."""
+        """Packs the draft as it is, and keeps its weights before they are rounded. batch: to find the row `unwanted`
+        by."""
         self.folder.mkdir(parents=True, exist_ok=True)
         state = {key: value.half().cpu() for key, value in self.student.state_dict().items()}
         torch.save({"student": state}, self.folder / "state.pt")

@@ -1,4 +1,5 @@
-"""What the target is to write: hand-written beginnings as rows of ids, with the temperatures and lengths of both turns."""
+"""What the target is to write: hand-written beginnings as rows of ids, with the temperatures and lengths of both
+turns."""
 
 from __future__ import annotations
 
@@ -52,8 +53,9 @@ def opener(key: int, seed: int, passages: Sequence[str] = ()) -> tuple[int, str]
 @dataclass(frozen=True, slots=True)
 class Jobs:
     """One row a dialogue. ids int32 [n, width], padded: what stands between the template's opening and what the target
-    writes; lengths [n]; asked, answer [n]: most tokens of the instruction (0: the ids hold it whole, closing and all) and of
-    its answer; asked_heat, answer_heat float32 [n]: their temperatures; categories [n]: places in `CATEGORIES`."""
+    writes; lengths [n]; asked, answer [n]: most tokens of the instruction (0: the ids hold it whole, closing and all)
+    and of its answer; asked_heat, answer_heat float32 [n]: their temperatures; categories [n]: places in
+    `CATEGORIES`."""
 
     ids: NDArray[np.int32]
     lengths: NDArray[np.int32]

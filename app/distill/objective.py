@@ -17,8 +17,8 @@ class Divergence(torch.autograd.Function):
     """Weighted sum over rows of (1 - late) KL(p || q) + late * sharp, p and q over the kept ids.
 
     sharp is what decides acceptance: above T = 0 -log sum(min(p, q)), the logarithm of the chance that a draft is kept;
-    at T = 0, where only the target's likeliest id counts, -log q of that. KL learns faster. Output layer and gradient are
-    included: the logits of a batch are as large as all else, so they are made, used and forgotten `ROWS` at a time.
+    at T = 0, where only the target's likeliest id counts, -log q of that. KL learns faster. Output layer and gradient
+    are included: the logits of a batch are as large as all else, so they are made, used and forgotten `ROWS` at a time.
     """
 
     ROWS = 16384  # at once
@@ -35,11 +35,11 @@ class Divergence(torch.autograd.Function):
         late: Tensor,
         cold: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        """own, teacher [n, D]: final states of student and target. head, output [K, D]: their output layers over the kept
-        ids; `output`'s type is that of the products. weights, late [n]; cold bool [n]: drawn at T = 0.
+        """own, teacher [n, D]: final states of student and target. head, output [K, D]: their output layers over the
+        kept ids; `output`'s type is that of the products. weights, late [n]; cold bool [n]: drawn at T = 0.
 
-        Returns the sum, and of every row [n] the chance that its draft is kept: sum(min(p, q)), or at T = 0 whether both
-        have the same likeliest id.
+        Returns the sum, and of every row [n] the chance that its draft is kept: sum(min(p, q)), or at T = 0 whether
+        both have the same likeliest id.
         """
         step = Divergence.CACHED if own.device.type == "cpu" else Divergence.ROWS
         kind = output.dtype
@@ -87,8 +87,8 @@ _computed: Callable[..., tuple[Tensor, Tensor, Tensor]] = _rows
 
 
 def compile_rows() -> None:
-    """From now on the rows' figures are fused into few kernels: a third of a training step less on CUDA, for some seconds
-    of compiling."""
+    """From now on the rows' figures are fused into few kernels: a third of a training step less on CUDA, for some
+    seconds of compiling."""
     global _computed
     if _computed is _rows:
         _computed = torch.compile(_rows, dynamic=True)

@@ -73,7 +73,8 @@ def pack(
 
     Matrices are stored as the engine's int8, with scales beside them under their name and `.scales`.
 
-    unwanted: see `away`; kept in the file under its own name for `export`, the engine does not read it. Raises PairError where the draft would not fit the size the repository allows.
+    unwanted: see `away`; kept in the file under its own name for `export`, the engine does not read it. Raises
+    PairError where the draft would not fit the size the repository allows.
     """
     assert (np.diff(kept_ids) > 0).all(), "kept ids ascend"
     assert state["lm_head.weight"].shape == (len(kept_ids), target.hidden_size)
@@ -91,7 +92,8 @@ def pack(
     size = sum(value.nbytes for value in tensors.values())
     if size > MAX_BYTES:
         raise PairError(
-            f"The packed draft would take {size / 1e6:.1f} MB of at most {MAX_BYTES / 1e6:.0f}; keep fewer ids or layers."
+            f"The packed draft would take {size / 1e6:.1f} MB of at most {MAX_BYTES / 1e6:.0f}; keep "
+            "fewer ids or layers."
         )
     folder.mkdir(parents=True, exist_ok=True)
     config = config_json(target, _num_layers(state), name, len(kept_ids), "fusion.weight" in state)
@@ -128,7 +130,8 @@ def export(packed: SafetensorsCheckpoint, target: Checkpoint, folder: Path) -> N
     config = packed.config
     if config.conditioned:
         raise PairError(
-            "This draft reads its target's hidden states, which a plain checkpoint cannot; export one that reads tokens "
+            "This draft reads its target's hidden states, which a plain checkpoint cannot; export one "
+            "that reads tokens "
             "alone, such as assets/plain-draft."
         )
     rows = np.tile(packed.raw("unwanted"), (config.vocab_size, 1))

@@ -14,11 +14,11 @@ from app.distill.jobs import Sizes
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """minutes: for all of it. writing: share of them in which the target writes. rows, steps: dialogues at once, and steps
-    between two looks of the host. tokens: read at most. plain, single: shares of the training's time for a draft that
-    reads tokens alone, and for one of a single layer. layers: of the target, to start from. kept: ids the output layer
-    covers. processes: helpers beside this one. texts: a folder in which what the target writes is kept, so that another
-    run begins with it. flash: see `Writer`."""
+    """minutes: for all of it. writing: share of them in which the target writes. rows, steps: dialogues at once, and
+    steps between two looks of the host. tokens: read at most. plain, single: shares of the training's time for a draft
+    that reads tokens alone, and for one of a single layer. layers: of the target, to start from. kept: ids the output
+    layer covers. processes: helpers beside this one. texts: a folder in which what the target writes is kept, so that
+    another run begins with it. flash: see `Writer`."""
 
     minutes: float
     out: Path

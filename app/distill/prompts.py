@@ -9,7 +9,8 @@ from app.errors import RequestError
 
 
 def read_prompts(path: Path) -> list[tuple[str, str]]:
-    """(category, prompt) of a JSON list of such objects, or of a text file with a prompt a line. Raises RequestError."""
+    """(category, prompt) of a JSON list of such objects, or of a text file with a prompt a line. Raises
+    RequestError."""
     try:
         text = path.read_text(encoding="utf-8")
         if path.suffix != ".json":

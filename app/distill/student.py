@@ -114,9 +114,9 @@ class Body(nn.Module):
 class Student(nn.Module):
     """embedding [vocab, D] is frozen and not part of the state; kept_ids [K] name the output layer's rows.
 
-    conditioned: beside a token it reads the final state of the position before it, the target's own where the target was
-    there, else its own of that position. `fusion` [D, 2 D] maps either to what is added to the embedding: its first half
-    the target's, its second its own. At first it adds nothing.
+    conditioned: beside a token it reads the final state of the position before it, the target's own where the target
+    was there, else its own of that position. `fusion` [D, 2 D] maps either to what is added to the embedding: its first
+    half the target's, its second its own. At first it adds nothing.
     """
 
     def __init__(

@@ -21,7 +21,8 @@ MULTIPLE = 32  # batches are padded to a multiple of so many tokens: few shapes
 class Texts:
     """Dialogues begun with the same opening.
 
-    Token n of row r of the writer is at place n * rows + r of the table. states float16 [capacity, D] stay on their device.
+    Token n of row r of the writer is at place n * rows + r of the table. states float16 [capacity, D] stay on their
+    device.
     """
 
     def __init__(
@@ -94,8 +95,8 @@ class Texts:
 
 @dataclass(frozen=True, slots=True)
 class Dialogues:
-    """tokens, kinds [rows * steps], a row's steps one after the other; of each dialogue its job, where it begins there, and
-    its tokens behind the opening [n]."""
+    """tokens, kinds [rows * steps], a row's steps one after the other; of each dialogue its job, where it begins there,
+    and its tokens behind the opening [n]."""
 
     texts: Texts
     tokens: NDArray[np.int32]
@@ -167,8 +168,8 @@ class Dialogues:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """ids int64 [B, T]; kinds [B, T] of what follows each (on the host); states float16 [B, T + 1, D]: the target's before
-    each token, so that states[:, 1:] are those behind it."""
+    """ids int64 [B, T]; kinds [B, T] of what follows each (on the host); states float16 [B, T + 1, D]: the target's
+    before each token, so that states[:, 1:] are those behind it."""
 
     ids: Tensor
     kinds: NDArray[np.uint8]

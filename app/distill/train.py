@@ -22,11 +22,12 @@ SHARPENINGS = tuple(round(0.8 + 0.05 * step, 2) for step in range(17))
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """minutes: by the clock. batch: padded tokens a step. rate: after `warmup` steps it stays, and falls in a straight line
-    to `floor` times itself over the last `decay` of the run. by_place: weights in the loss of a round's first, second, ...
-    draft. late: the last share of the run, over which the loss becomes what decides acceptance, up to `late_hot` and
-    `late_cold` of it above T = 0 and at it. asked_weight, cold_weight: of tokens of instructions and of answers at T = 0,
-    beside 1 for answers above it. bf16: matrix products in bf16; weights, sums and the loss stay in float32. compiled: the loss by torch.compile."""
+    """minutes: by the clock. batch: padded tokens a step. rate: after `warmup` steps it stays, and falls in a straight
+    line to `floor` times itself over the last `decay` of the run. by_place: weights in the loss of a round's first,
+    second, ... draft. late: the last share of the run, over which the loss becomes what decides acceptance, up to
+    `late_hot` and `late_cold` of it above T = 0 and at it. asked_weight, cold_weight: of tokens of instructions and of
+    answers at T = 0, beside 1 for answers above it. bf16: matrix products in bf16; weights, sums and the loss stay in
+    float32. compiled: the loss by torch.compile."""
 
     minutes: float
     batch: int = 1536
@@ -59,8 +60,8 @@ class Teacher:
 
 
 def scored_rows(kinds: NDArray[np.uint8], number: int) -> Numbers:
-    """Places in [B * T] from which the `number`-th draft of a round (0 the first) could be picked and judged: the target
-    drew what follows them, and what the drafts before stood at."""
+    """Places in [B * T] from which the `number`-th draft of a round (0 the first) could be picked and judged: the
+    target drew what follows them, and what the drafts before stood at."""
     drawn = kinds != FORCED
     fits = drawn.copy()
     for earlier in range(1, number + 1):
@@ -189,8 +190,8 @@ def endless(
 
 @torch.no_grad()
 def chances(student: Student, batch: Batch, teacher: Teacher, depth: int, bf16: bool) -> tuple[Tensor, Tensor]:
-    """For each place of a batch and each draft of a round, [depth, B, T]: whether the likeliest id is the target's own, and
-    sum(min(p, q)), p over the whole vocabulary. 0 where the target drew nothing."""
+    """For each place of a batch and each draft of a round, [depth, B, T]: whether the likeliest id is the target's own,
+    and sum(min(p, q)), p over the whole vocabulary. 0 where the target drew nothing."""
     device, shape = batch.ids.device, batch.ids.shape
     with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
         states = student.unrolled(batch.ids, batch.states[:, :-1], depth)
@@ -212,8 +213,8 @@ def chances(student: Student, batch: Batch, teacher: Teacher, depth: int, bf16: 
 def measure(
     student: Student, batches: Sequence[Batch], teacher: Teacher, k: int = 5, bf16: bool = False
 ) -> dict[str, dict[str, Any]]:
-    """Of answers at T = 0 and above it: the chance that a round's first, second, ... draft is kept where those before it
-    stood in the text, and the tokens a pass that follow."""
+    """Of answers at T = 0 and above it: the chance that a round's first, second, ... draft is kept where those before
+    it stood in the text, and the tokens a pass that follow."""
     answers: dict[str, list[NDArray[np.float64]]] = {"cold": [], "hot": []}
     for batch in batches:
         same, kept = (each.cpu().numpy().astype(np.float64) for each in chances(student, batch, teacher, k - 1, bf16))
@@ -232,8 +233,8 @@ def measure(
 
 
 def tokens_per_pass(texts: list[NDArray[np.float64]]) -> float:
-    """Expected tokens a round of len(chances) drafts emits, if draft j of a round that begins at token i of a text is kept
-    with chance chances[j, i + j] by itself.
+    """Expected tokens a round of len(chances) drafts emits, if draft j of a round that begins at token i of a text is
+    kept with chance chances[j, i + j] by itself.
 
     The expected number of rounds follows by recursion from the end of each text; the first token is the prefill's.
     """
@@ -258,10 +259,11 @@ def tokens_per_pass(texts: list[NDArray[np.float64]]) -> float:
 
 @torch.no_grad()
 def sharpening(student: Student, batches: list[Batch], teacher: Teacher, bf16: bool = False) -> float:
-    """By what to multiply the student's logits, so that the most of its first drafts are kept at T = 1; one of SHARPENINGS.
+    """By what to multiply the student's logits, so that the most of its first drafts are kept at T = 1; one of
+    SHARPENINGS.
 
-    KL wants a student that spreads as wide as its doubts; sum(min(p, q)) is larger for one that does not. Texts the student
-    was trained on will do, since it is one number; only answers above T = 0 count.
+    KL wants a student that spreads as wide as its doubts; sum(min(p, q)) is larger for one that does not. Texts the
+    student was trained on will do, since it is one number; only answers above T = 0 count.
     """
     kept = torch.zeros(len(SHARPENINGS), dtype=torch.float64)
     head = student.lm_head.weight.to(teacher.kept.dtype)

@@ -1,9 +1,9 @@
 """The target writing many dialogues at once, one token of each a step, all of it on the device.
 
-A static batch: every row reads one token a step, forced (an opener, what the template puts between turns) or drawn by the
-target, and when its dialogue ends the row goes on with the next job. Nothing waits for the host within a chunk of steps, so
-on CUDA a step is one graph, replayed. The template's opening is the same in every dialogue: its keys and values are
-computed once and stay where they are.
+A static batch: every row reads one token a step, forced (an opener, what the template puts between turns) or drawn by
+the target, and when its dialogue ends the row goes on with the next job. Nothing waits for the host within a chunk of
+steps, so on CUDA a step is one graph, replayed. The template's opening is the same in every dialogue: its keys and
+values are computed once and stay where they are.
 """
 
 from __future__ import annotations
@@ -26,8 +26,9 @@ FORCED, ASKED, COLD, HOT = 0, 1, 2, 3
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """What was read in some steps, each [steps, rows]: the token, its place behind the opening (0 begins a dialogue), the
-    job, and what followed it (FORCED to HOT). The states [steps * rows, width] behind the tokens are on the device."""
+    """What was read in some steps, each [steps, rows]: the token, its place behind the opening (0 begins a dialogue),
+    the job, and what followed it (FORCED to HOT). The states [steps * rows, width] behind the tokens are on the
+    device."""
 
     tokens: NDArray[np.int32]
     places: NDArray[np.int16]
@@ -98,7 +99,8 @@ class Writer:
         self._closing = torch.tensor([*closing, 0], device=device)
         self._stops = torch.zeros(c.vocab_size, dtype=torch.bool, device=device)
         self._stops[sorted(stop_ids)] = True
-        # by row: tokens in the cache, the token to be read, its job; tokens of the turn and of the closing so far; the turn
+        # by row: tokens in the cache, the token to be read, its job; tokens of the turn and of the closing so far; the
+        # turn
         self._length, self._token, self._job = whole(rows), whole(rows), whole(rows)
         self._drawn, self._closed, self._answering = whole(rows), whole(rows), whole(rows, torch.bool)
         self._next_job, self._num_jobs = whole(()), 0

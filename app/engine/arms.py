@@ -1,4 +1,5 @@
-"""The arms of a run over one pair: each with KV caches of its own, its drafter, and what windows cost where k is auto."""
+"""The arms of a run over one pair: each with KV caches of its own, its drafter, and what windows cost where k is
+auto."""
 
 from __future__ import annotations
 
@@ -46,8 +47,8 @@ class Arms:
         return self._rounds(request, prompt_ids, acceptor, windows, (1, *offered), stop_ids)
 
     def _costs(self, request: Request, prompt_ids: list[int], acceptor: Acceptor) -> tuple[Costs, Acceptance]:
-        """What windows cost, host time and all, and how often drafts were kept meanwhile: measured once for each kind of
-        warp and acceptor, in about a second, and kept, so that runs of one seed choose alike."""
+        """What windows cost, host time and all, and how often drafts were kept meanwhile: measured once for each kind
+        of warp and acceptor, in about a second, and kept, so that runs of one seed choose alike."""
         warp = request.sampling
         kind = (acceptor.name, warp.temperature > 0, warp.top_p < 1, warp.top_k > 0)
         if kind not in self._measured:

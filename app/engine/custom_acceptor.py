@@ -25,10 +25,10 @@ Rule = Callable[[Sequence[int], Probs, Probs, RoundNoise], Verdict]
 def load_custom(spec: str) -> Acceptor:
     """The acceptor at "package.module:Name": importing it runs the user's code, so it is for the command line only.
 
-    Name is a callable of the protocol of `app.acceptance` (draft_ids, draft_probs, target_probs, noise) -> Verdict: a function,
-    an object, or a class made without arguments; or a subclass of transformers_neuronx's TokenAcceptor, unchanged.
-    It may have `lossless`, `same_text`, `propose` and `total_variation` as `Acceptor` has. Raises RequestError where
-    it cannot be loaded; the acceptor raises ModelError where it does not keep to the protocol.
+    Name is a callable of the protocol of `app.acceptance` (draft_ids, draft_probs, target_probs, noise) -> Verdict: a
+    function, an object, or a class made without arguments; or a subclass of transformers_neuronx's TokenAcceptor,
+    unchanged. It may have `lossless`, `same_text`, `propose` and `total_variation` as `Acceptor` has. Raises
+    RequestError where it cannot be loaded; the acceptor raises ModelError where it does not keep to the protocol.
     """
     module, _, name = spec.partition(":")
     if not module or not name:
@@ -47,7 +47,8 @@ def load_custom(spec: str) -> Acceptor:
     if arguments == 4:
         return _Custom(spec, rule, rule)
     raise RequestError(
-        f"The acceptor {spec} takes {arguments} arguments; it should take draft_ids, draft_probs, target_probs and noise, "
+        f"The acceptor {spec} takes {arguments} arguments; it should take draft_ids, draft_probs, "
+        "target_probs and noise, "
         "or be a TokenAcceptor of transformers_neuronx."
     )
 
@@ -125,9 +126,9 @@ class _Custom(Acceptor):
 class _FromUpstream:
     """A TokenAcceptor of transformers_neuronx as a rule of ours.
 
-    Upstream hands it draft_ids int64 [1, g] and logits [1, g, V] and [1, g + 1, V], and takes int64 [1, g + 1] back: the
-    kept drafts, one more token, zeros. The logarithms of the warped probabilities are logits with that softmax, so it
-    judges what was really drawn. The count is not in the answer: it is how far the answer repeats the drafts, which
+    Upstream hands it draft_ids int64 [1, g] and logits [1, g, V] and [1, g + 1, V], and takes int64 [1, g + 1] back:
+    the kept drafts, one more token, zeros. The logarithms of the warped probabilities are logits with that softmax, so
+    it judges what was really drawn. The count is not in the answer: it is how far the answer repeats the drafts, which
     tells a token 0 from the padding too. (Upstream counts what is not 0, and loses such a token.) torch's random state
     is seeded from the round's noise, and put back.
     """

@@ -31,7 +31,8 @@ class Limits:
     stop_ids: frozenset[int]
 
     def reached(self, last: int, emitted: int, length: int) -> FinishReason | None:
-        """Why the arm ends after the token `last`, `emitted` tokens and a context of `length`; None where it goes on."""
+        """Why the arm ends after the token `last`, `emitted` tokens and a context of `length`; None where it goes
+        on."""
         if last in self.stop_ids:
             return "stop"
         if emitted >= self.max_tokens:

@@ -26,13 +26,14 @@ from app.record.trace import DraftSource, Sampling
 
 Propose = Callable[[NDArray[np.float32], RoundNoise, int], int]
 DraftOn = Callable[[Callable[[], float]], bool]
-"""Whether to draft another token after one, given how sure the draft was of it; worked out only where it is asked for."""
+"""Whether to draft another token after one, given how sure the draft was of it; worked out only where it is asked
+for."""
 
 
 @dataclass(frozen=True, slots=True)
 class Proposal:
-    """Drafted tokens [g]; the warped distributions they were picked from, [g, V]; the seconds of the drafter's own passes, and
-    what made them (None: there are none). All are the caller's until the drafter's next proposal.
+    """Drafted tokens [g]; the warped distributions they were picked from, [g, V]; the seconds of the drafter's own
+    passes, and what made them (None: there are none). All are the caller's until the drafter's next proposal.
 
     rows: an array, or rows that answer when indexed. kept_ids [n]: the ids that the logits are of (None: all).
     known_logits: float32 [g, n], where the rows have none.
@@ -81,17 +82,19 @@ class Drafter(Protocol):
         ...
 
     def follow(self, states: States) -> None:
-        """The target's states of the positions whose tokens are known since it was last told; where it sees the target."""
+        """The target's states of the positions whose tokens are known since it was last told; where it sees the
+        target."""
         ...
 
     def propose(
         self, context: Sequence[int], count: int, pick: Propose | None, noise: RoundNoise, draft_on: DraftOn = always
     ) -> Proposal:
-        """At most `count` tokens to follow `context`, each picked by `pick(probs, noise, offset)`; None: drawn by the round's
-        DRAFT coin.
+        """At most `count` tokens to follow `context`, each picked by `pick(probs, noise, offset)`; None: drawn by the
+        round's DRAFT coin.
 
-        Fewer where going on is pointless: after a stop token nothing follows, and a model is not run again where `draft_on`,
-        asked after each of its tokens, says no. That answer may depend on the token, so a token once drafted is judged.
+        Fewer where going on is pointless: after a stop token nothing follows, and a model is not run again where
+        `draft_on`, asked after each of its tokens, says no. That answer may depend on the token, so a token once
+        drafted is judged.
         """
         ...
 

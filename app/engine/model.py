@@ -22,8 +22,8 @@ class KVCache(Protocol):
     def forward(self, token_ids: Sequence[int], num_logits: int) -> Logits:
         """Append `token_ids` to the cache and score their last `num_logits` positions.
 
-        Returns float32 [num_logits, vocab_size], or [num_logits, n] for a model of n `kept_ids`; row i predicts the token
-        after `token_ids[len(token_ids) - num_logits + i]`. Returned only when ready, so a clock around the call
+        Returns float32 [num_logits, vocab_size], or [num_logits, n] for a model of n `kept_ids`; row i predicts the
+        token after `token_ids[len(token_ids) - num_logits + i]`. Returned only when ready, so a clock around the call
         times the pass. The array is the caller's until the next `forward` of this sequence. A row must not
         depend on how many rows were scored with it (`Model.bit_identical`). Ids a model cannot produce have
         logit -inf. Asserts 1 <= num_logits <= len(token_ids) and length + len(token_ids) <= n_positions.
@@ -43,8 +43,8 @@ class StatesCache(KVCache, Protocol):
     """The cache of a model that gives states (`Model.state_width`)."""
 
     def forward(self, token_ids: Sequence[int], num_logits: int, before: States | None = None) -> Logits:
-        """See `KVCache.forward`. before: float32 [len(token_ids), 2 * width] of `app.engine.sight.Sight`, for a model that
-        reads states; zeros where it is None."""
+        """See `KVCache.forward`. before: float32 [len(token_ids), 2 * width] of `app.engine.sight.Sight`, for a model
+        that reads states; zeros where it is None."""
         ...
 
     @property
@@ -96,8 +96,8 @@ class Model(Protocol):
 
     @property
     def reads_states(self) -> bool:
-        """Whether it is a draft that reads, beside a token, its target's state of the position before; then it gives its
-        own too."""
+        """Whether it is a draft that reads, beside a token, its target's state of the position before; then it gives
+        its own too."""
         ...
 
     @property
@@ -113,8 +113,8 @@ class Model(Protocol):
         """An empty KV cache. Asserts that fewer than `max_sequences` are open.
 
         windows: how many rows the passes after the prompt will have, at most each; what a backend prepares for them it
-        prepares here, so that no pass pays for it, and among sequences made with windows a row's logits are then the same
-        in every one of them (`bit_identical`).
+        prepares here, so that no pass pays for it, and among sequences made with windows a row's logits are then the
+        same in every one of them (`bit_identical`).
         """
         ...
 

@@ -59,8 +59,8 @@ class Noise:
     """Draws that are a function of (seed, position, purpose) and of nothing else: replayable, no hidden state.
 
     position: the index of the token in the context, prompt included. The words of the key are mixed in one after the
-    other by SplitMix64 (Steele et al. 2014), in plain integers: a generator object of numpy's takes five times as long to
-    set up, seven times a round.
+    other by SplitMix64 (Steele et al. 2014), in plain integers: a generator object of numpy's takes five times as long
+    to set up, seven times a round.
     """
 
     seed: int

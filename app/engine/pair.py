@@ -29,8 +29,8 @@ class ReferenceLoop(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Promised:
-    """What is known of a pair before it is loaded. windows: the sizes of k it can be asked for, None = any; reference_loop:
-    whether the engine brings its own loop."""
+    """What is known of a pair before it is loaded. windows: the sizes of k it can be asked for, None = any;
+    reference_loop: whether the engine brings its own loop."""
 
     windows: tuple[int, ...] | None = None
     reference_loop: bool = False
@@ -39,8 +39,8 @@ class Promised:
 @dataclass(frozen=True, slots=True)
 class Pair:
     """A target, its draft (None: target-only), and the tokenizer they share. reference_loop: the engine's own loop,
-    where it brings one. stays: why the process cannot load another pair after this one; empty where it can. notes: what a
-    person should know of it, a sentence each."""
+    where it brings one. stays: why the process cannot load another pair after this one; empty where it can. notes: what
+    a person should know of it, a sentence each."""
 
     name: str
     backend: str

@@ -44,7 +44,8 @@ class PlainSoftmax:
         return max(0.0, math.log(self._total) - float(self._weights @ self._scores) / self._total)
 
     def divergence(self, other: PlainSoftmax) -> float:
-        """KL divergence of this distribution from the other, Σ self log(self / other), in nats; 0 where they are the same.
+        """KL divergence of this distribution from the other, Σ self log(self / other), in nats; 0 where they are the
+        same.
 
         It weighs by the distribution the drafts are drawn from, so ids that only the other knows cost nothing; where
         the other has next to nothing (`FLOOR`), the sum stays finite.

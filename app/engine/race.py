@@ -7,8 +7,8 @@ from collections.abc import Generator, Mapping
 from app.record.trace import Arm, Round
 
 BURST = 0.05
-"""Seconds an arm may be ahead before the other goes on: less than the page shows apart, and some rounds in a row, so that
-an arm finds its weights in the processor's caches as it does when it runs by itself."""
+"""Seconds an arm may be ahead before the other goes on: less than the page shows apart, and some rounds in a row, so
+that an arm finds its weights in the processor's caches as it does when it runs by itself."""
 
 
 def race(

@@ -1,4 +1,5 @@
-"""What a request asks of a pair: refused in a sentence where it cannot work, else the prompt's token ids. No work is done."""
+"""What a request asks of a pair: refused in a sentence where it cannot work, else the prompt's token ids. No work is
+done."""
 
 from __future__ import annotations
 
@@ -46,7 +47,8 @@ def validate(pair: Pair, request: Request, upstream: bool = False) -> None:
 
 
 def validate_unloaded(promised: Promised, request: Request, upstream: bool = False) -> None:
-    """Raise RequestError for what cannot work, as far as it can be known before a pair is loaded, which may take minutes."""
+    """Raise RequestError for what cannot work, as far as it can be known before a pair is loaded, which may take
+    minutes."""
     validate_sampling(request.sampling)
     contents = (request.prompt, request.system, *(message.get("content", "") for message in request.messages))
     if any("\ud800" <= character <= "\udfff" for text in contents if not text.isascii() for character in text):
@@ -73,7 +75,8 @@ def _validate_upstream(promised: Promised, request: Request) -> None:
         raise RequestError("Upstream's loop is the speculative arm; leave --engine out, or choose both arms.")
     if request.acceptor in ACCEPTORS and request.acceptor not in (Rejection.name, Upstream.name):
         raise RequestError(
-            f"Upstream's loop has an acceptor of its own and cannot take {request.acceptor}; leave --acceptor out, or give "
+            f"Upstream's loop has an acceptor of its own and cannot take {request.acceptor}; leave "
+            "--acceptor out, or give "
             "a TokenAcceptor of yours as module:Name."
         )
 

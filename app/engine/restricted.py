@@ -1,7 +1,8 @@
 """A draft that shares most, not all, of its target's ids: the others it never proposes.
 
-Any q a token was drawn from is exact, so a draft may be cut to what both models mean the same by: ids beyond the target's
-vocabulary, and ids that are one thing to the target and another to the draft (reserved specials), have logit -inf.
+Any q a token was drawn from is exact, so a draft may be cut to what both models mean the same by: ids beyond the
+target's vocabulary, and ids that are one thing to the target and another to the draft (reserved specials), have logit
+-inf.
 """
 
 from __future__ import annotations

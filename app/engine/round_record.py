@@ -157,7 +157,8 @@ def top_alternatives(logits: NDArray[np.float32], probs: Floats, n: int) -> tupl
 def alternatives(
     logits: NDArray[np.float32], probs: Floats, n: int, kept_ids: Ids | None = None
 ) -> tuple[tuple[Alternative, ...], ...]:
-    """`top_alternatives` of every row of logits and probs [rows, V]; kept_ids: the ids the logits are of, if not all."""
+    """`top_alternatives` of every row of logits and probs [rows, V]; kept_ids: the ids the logits are of, if not
+    all."""
     if kept_ids is None:
         return tuple(top_alternatives(scores, row, n) for scores, row in zip(logits, probs, strict=True))
     found = alternatives(logits, probs[:, kept_ids], n)

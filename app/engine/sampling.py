@@ -45,8 +45,8 @@ def warp(logits: NDArray[np.float32], sampling: Sampling) -> Probs:
 
 
 class WarpedRows:
-    """The rows [n, V] that `warp` gives, each computed when first asked for: those behind the first refused draft, in most
-    rounds more than half of them, never are."""
+    """The rows [n, V] that `warp` gives, each computed when first asked for: those behind the first refused draft, in
+    most rounds more than half of them, never are."""
 
     ndim = 2
 

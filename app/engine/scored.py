@@ -109,13 +109,14 @@ def at(probs: Probs, token: int) -> Probs:
 
 
 class DraftRows:
-    """The rows a round's tokens were drafted from, [g, V] whatever ids the draft scores; each in main memory when asked for."""
+    """The rows a round's tokens were drafted from, [g, V] whatever ids the draft scores; each in main memory when asked
+    for."""
 
     ndim = 2
 
     def __init__(self, buffer: Probs, kept_ids: NDArray[np.int64] | None) -> None:
-        """buffer: float32 [at least g, V], of zeros outside kept_ids; in use until the next round. kept_ids: the ids the
-        rows are of, None: of all."""
+        """buffer: float32 [at least g, V], of zeros outside kept_ids; in use until the next round. kept_ids: the ids
+        the rows are of, None: of all."""
         self._buffer, self._kept = buffer, slice(None) if kept_ids is None else kept_ids
         self._kept_ids = kept_ids
         self._rows: list[Rows] = []

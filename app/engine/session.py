@@ -126,8 +126,8 @@ class Session:
     ) -> Generator[Event, None, None]:
         """The events of a run: RunStarted, then rounds with the texts they need, RunFinished last.
 
-        upstream: the speculative arm runs the engine's own loop, as a reference. stopped: for an engine that can end a round
-        under way, which this one cannot: close the generator. Raises RequestError here, before any
+        upstream: the speculative arm runs the engine's own loop, as a reference. stopped: for an engine that can end a
+        round under way, which this one cannot: close the generator. Raises RequestError here, before any
         event, for a request that cannot work; what fails later ends the run with a RunFinished that says so. Waits for
         the run before it. Closing the generator frees the device.
         """

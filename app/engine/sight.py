@@ -8,8 +8,8 @@ from app.engine.model import States
 
 
 class Sight:
-    """States [n, width] as rows [n, 2 * width] of a draft's input `before`: the target's in the first half, its own in the
-    second, the other half 0. Before the first token there is no state, which is a row of zeros."""
+    """States [n, width] as rows [n, 2 * width] of a draft's input `before`: the target's in the first half, its own in
+    the second, the other half 0. Before the first token there is no state, which is a row of zeros."""
 
     def __init__(self, width: int) -> None:
         self._width = width

@@ -1,9 +1,10 @@
-"""How wide a round's window is: fixed, or chosen online from the acceptance seen so far, the draft's confidence, and what
-windows cost.
+"""How wide a round's window is: fixed, or chosen online from the acceptance seen so far, the draft's confidence, and
+what windows cost.
 
 The choice maximises tokens a second under the papers' model (Leviathan et al. 2023, Theorem 3.8, with the measured
-cost of every width in the place of v + (k - 1) c). It is a function of the text so far, and of costs and an acceptance that
-were measured once, never of the moment's clock: so while the playground runs, a seed gives the same text each time.
+cost of every width in the place of v + (k - 1) c). It is a function of the text so far, and of costs and an acceptance
+that were measured once, never of the moment's clock: so while the playground runs, a seed gives the same text each
+time.
 """
 
 from __future__ import annotations
@@ -125,7 +126,8 @@ class Acceptance:
     """
 
     BY_PLACE = (0.5, 0.7), 3.0
-    """Shares kept before anything was seen, of a first draft and of those after a kept one; the cases they are worth."""
+    """Shares kept before anything was seen, of a first draft and of those after a kept one; the cases they are
+    worth."""
     BY_CONFIDENCE = (0.23, 0.39, 0.55, 0.71, 0.87), 5.0
     """The same by fifths of the confidence. That of a distilled draft is nearly its acceptance at T = 0; at T = 1 the
     unsure are kept more often and the sure less."""

@@ -12,7 +12,8 @@ _CHUNK = 1 << 16
 
 
 class Channel:
-    """One end. Every method raises EOFError once the other end is gone, a sending one TimeoutError where it was too slow."""
+    """One end. Every method raises EOFError once the other end is gone, a sending one TimeoutError where it was too
+    slow."""
 
     def __init__(self, end: socket.socket) -> None:
         self._socket = end

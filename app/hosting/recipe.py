@@ -15,8 +15,8 @@ from app.pairs.options import PairOptions
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """factory: module:function, called with `chosen`, the name of the listed pair to load (None: the first), and with the
-    arguments, which are JSON types; returns a session. Raises PlaygroundError."""
+    """factory: module:function, called with `chosen`, the name of the listed pair to load (None: the first), and with
+    the arguments, which are JSON types; returns a session. Raises PlaygroundError."""
 
     factory: str
     arguments: dict[str, Any] = field(default_factory=dict)
@@ -29,8 +29,8 @@ class Recipe:
 
 
 def pair_recipe(own: PairOptions, acceptor: str | None = None, listed: dict[str, PairOptions] | None = None) -> Recipe:
-    """The recipe of a pair, of the user's own acceptor (module:Name), and of the pairs it may be exchanged for by name, the
-    pair itself among them."""
+    """The recipe of a pair, of the user's own acceptor (module:Name), and of the pairs it may be exchanged for by name,
+    the pair itself among them."""
     arguments = {
         "own": written(own),
         "acceptor": acceptor,

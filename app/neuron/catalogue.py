@@ -1,4 +1,5 @@
-"""What is known beforehand: Neuron instance types, Llama models by name, and reading a model's shape from a config.json."""
+"""What is known beforehand: Neuron instance types, Llama models by name, and reading a model's shape from a
+config.json."""
 
 from __future__ import annotations
 
@@ -21,8 +22,9 @@ FAMILIES = ("llama", "mistral")
 
 @dataclass(frozen=True, slots=True)
 class Instance:
-    """An instance type. num_cores: NeuronCores, logical ones on Trainium2. doubtful: degrees that AWS's documents disagree
-    about; allowed here, with a warning. inferred: known from a part of a larger instance, not from a document of its own."""
+    """An instance type. num_cores: NeuronCores, logical ones on Trainium2. doubtful: degrees that AWS's documents
+    disagree about; allowed here, with a warning. inferred: known from a part of a larger instance, not from a document
+    of its own."""
 
     name: str
     num_cores: int
@@ -74,7 +76,8 @@ OTHER_GENERATIONS = {
 
 @dataclass(frozen=True, slots=True)
 class ModelConfig:
-    """The shape of a Llama. tied: the output layer is the embedding. head_size: None where the heads divide the width."""
+    """The shape of a Llama. tied: the output layer is the embedding. head_size: None where the heads divide the
+    width."""
 
     name: str
     vocab_size: int
@@ -138,8 +141,8 @@ def model_config(name_or_path: str) -> ModelConfig:
 
 
 def read_config(path: Path) -> ModelConfig:
-    """The shape in a Hugging Face config.json, named after its folder. Raises PairError naming what is amiss: a model of
-    another architecture, a size that is absent or no count, heads that do not divide."""
+    """The shape in a Hugging Face config.json, named after its folder. Raises PairError naming what is amiss: a model
+    of another architecture, a size that is absent or no count, heads that do not divide."""
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

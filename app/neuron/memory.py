@@ -1,7 +1,7 @@
 """What a model puts on NeuronCores: padded weights, replicated KV heads, working memory.
 
-Weights and KV cache are computed. Working memory is one estimate of ours, fitted to six published memory figures (all of
-transformers-neuronx): beside them, a model takes about 0.7 GB on each core it is spread over (compiled code, scratch
+Weights and KV cache are computed. Working memory is one estimate of ours, fitted to six published memory figures (all
+of transformers-neuronx): beside them, a model takes about 0.7 GB on each core it is spread over (compiled code, scratch
 memory, runtime). Live figures (`app.neuron.monitor`) replace it where a Neuron device is present.
 """
 
@@ -41,11 +41,12 @@ class CoreMemory:
 def device_kv_heads(model: ModelConfig, tp_degree: int, library: str = TRANSFORMERS_NEURONX) -> int:
     """KV heads that the library stores in all, after its padding and replication.
 
-    Every core needs whole heads, so query heads are padded to a multiple of the degree, and KV heads with them where each
-    query head has its own. Grouped KV heads that divide by the degree stay as they are. Else transformers-neuronx
-    replicates them to one a core where the degree is a multiple of them and the query heads still group evenly, pads them
-    where a core's query heads are just one group, and stores one for every (padded) query head elsewhere; NxD Inference
-    replicates them to one a core where the degree is a multiple of them, and stores one for every query head elsewhere.
+    Every core needs whole heads, so query heads are padded to a multiple of the degree, and KV heads with them where
+    each query head has its own. Grouped KV heads that divide by the degree stay as they are. Else transformers-neuronx
+    replicates them to one a core where the degree is a multiple of them and the query heads still group evenly, pads
+    them where a core's query heads are just one group, and stores one for every (padded) query head elsewhere; NxD
+    Inference replicates them to one a core where the degree is a multiple of them, and stores one for every query head
+    elsewhere.
     """
     padded_heads = _round_up(model.num_heads, tp_degree)
     if model.num_kv_heads == model.num_heads:

@@ -27,7 +27,8 @@ TAG_VARIABLE = "NEURON_PROCESS_TAG"  # what the runtime tells neuron-monitor of 
 
 @dataclass(frozen=True, slots=True)
 class CoreUse:
-    """Bytes of device memory this process holds on one NeuronCore, by purpose; other: of purposes that are not known here."""
+    """Bytes of device memory this process holds on one NeuronCore, by purpose; other: of purposes that are not known
+    here."""
 
     core: int
     tensors: int = 0
@@ -48,7 +49,8 @@ _NAMED = PURPOSES[:-1]
 
 @dataclass(frozen=True, slots=True)
 class MemoryReading:
-    """Bytes in use by this process. cores: those that are told one by one; note: why the device's memory is not shown."""
+    """Bytes in use by this process. cores: those that are told one by one; note: why the device's memory is not
+    shown."""
 
     total: int
     cores: tuple[CoreUse, ...] = ()
@@ -63,16 +65,16 @@ class MemoryReading:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What one line of neuron-monitor says of a process. present: whether it is on the device, None where the line does not
-    tell; reading is None where it tells no sizes."""
+    """What one line of neuron-monitor says of a process. present: whether it is on the device, None where the line does
+    not tell; reading is None where it tells no sizes."""
 
     present: bool | None
     reading: MemoryReading | None = None
 
 
 def process_tag() -> str:
-    """The name under which neuron-monitor knows this process and those it starts: a pid is not enough, neither on a machine
-    with containers, nor where the engine is a process of its own."""
+    """The name under which neuron-monitor knows this process and those it starts: a pid is not enough, neither on a
+    machine with containers, nor where the engine is a process of its own."""
     return os.environ.get(TAG_VARIABLE) or f"playground-{platform.node()}-{os.getpid()}"
 
 
@@ -184,7 +186,8 @@ class MemoryMonitor:
         command = self._command or shutil.which(TOOL) or (str(USUAL_PLACE) if USUAL_PLACE.exists() else None)
         if command is None:
             self._note = (
-                "neuron-monitor is not installed here, so this is the process's main memory; on an Inf2 or Trn1 instance "
+                "neuron-monitor is not installed here, so this is the process's main memory; on an Inf2 or "
+                "Trn1 instance "
                 "aws-neuronx-tools brings it."
             )
             return

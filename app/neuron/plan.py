@@ -1,4 +1,5 @@
-"""Neuron sizing: which instance holds a pair, at which tensor parallel degree, loaded in which order. Pure; stdlib only.
+"""Neuron sizing: which instance holds a pair, at which tensor parallel degree, loaded in which order. Pure; stdlib
+only.
 
 Nothing here touches hardware. Two figures are given, and they are not the same thing:
 

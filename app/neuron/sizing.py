@@ -1,4 +1,5 @@
-"""A pair on an instance, weighed: what its cores would hold at a degree, which degree is best, what speaks against it."""
+"""A pair on an instance, weighed: what its cores would hold at a degree, which degree is best, what speaks against
+it."""
 
 from __future__ import annotations
 
@@ -42,8 +43,8 @@ class Sizing:
         )
 
     def recommended(self) -> int | None:
-        """The highest degree that fits, as bandwidth grows with it: of the undoubted ones, and with a head for each core
-        (a core without one only adds communication), where there is a choice."""
+        """The highest degree that fits, as bandwidth grows with it: of the undoubted ones, and with a head for each
+        core (a core without one only adds communication), where there is a choice."""
         if self.library not in self.instance.libraries:
             return None
         fitting = [degree for degree in self.instance.all_degrees if self.memory(degree).fits]
@@ -64,12 +65,14 @@ class Sizing:
         refusals = []
         if abs(target.vocab_size - draft.vocab_size) > PADDED_IDS:
             refusals.append(
-                f"{target.name} has {target.vocab_size} token ids and {draft.name} {draft.vocab_size}, so they cannot share "
+                f"{target.name} has {target.vocab_size} token ids and {draft.name} {draft.vocab_size}, so "
+                "they cannot share "
                 "a tokenizer; choose two models of one family."
             )
         if self.library == TRANSFORMERS_NEURONX and target.family != "llama":
             refusals.append(
-                f"transformers-neuronx cannot score windows with {target.name} ({target.family}); choose a Llama target."
+                f"transformers-neuronx cannot score windows with {target.name} ({target.family}); choose a "
+                "Llama target."
             )
         for model in dict.fromkeys((target, draft)):
             if self.library == NXD_INFERENCE and model.family != "llama":
@@ -113,7 +116,8 @@ class Sizing:
                 )
         if target_tp != draft_tp:
             refusals.append(
-                f"The target on {target_tp} cores and the draft on {draft_tp} overlap in part, and the Neuron runtime dies "
+                f"The target on {target_tp} cores and the draft on {draft_tp} overlap in part, and the "
+                "Neuron runtime dies "
                 "of that (`nec_comm is already init'd`); give both the same tp_degree."
             )
         if not refusals and not self.memory(target_tp).fits:
@@ -136,7 +140,8 @@ class Sizing:
         remedies += ["fewer positions", "smaller models"]
         return (
             f"{self.target.name} and {self.draft.name} in {self.dtype} would put about "
-            f"{self.memory(tp_degree).total / GB:.1f} GB on each of {tp_degree} cores of {self.instance.name}, which have "
+            f"{self.memory(tp_degree).total / GB:.1f} GB on each of {tp_degree} cores of "
+            f"{self.instance.name}, which have "
             f"{self.instance.core_bytes / GB:.1f} GB; choose {', '.join(remedies[:-1])} or {remedies[-1]}."
         )
 
@@ -153,7 +158,8 @@ class Sizing:
             )
         if self.library == NXD_INFERENCE:
             warnings.append(
-                "Working memory is estimated from figures of transformers-neuronx; for NxD Inference none are published."
+                "Working memory is estimated from figures of transformers-neuronx; for NxD Inference none "
+                "are published."
             )
         if self.instance.inferred:
             warnings.append(
@@ -165,7 +171,8 @@ class Sizing:
         core, warnings = self.memory(tp_degree), []
         if TIGHT * core.capacity < core.total < core.capacity:
             warnings.append(
-                f"{core.total / GB:.1f} of {core.capacity / GB:.1f} GB a core is tight, and working memory is an estimate; "
+                f"{core.total / GB:.1f} of {core.capacity / GB:.1f} GB a core is tight, and working memory "
+                "is an estimate; "
                 "watch neuron-top while it loads."
             )
         if tp_degree in self.instance.doubtful:

@@ -22,7 +22,8 @@ FILE = ASSETS / "pairs.toml"
 WEIGHT_BYTES = {"int8": 1.03, "bf16": 2.0, "f32": 4.0}
 CONTEXT = 4096  # positions that caches are reckoned for
 ACCEPTANCE = 0.7
-"""Of each drafted token, assumed: pairs of one family lie between 0.6 and 0.8 on most texts. What a pair does is measured."""
+"""Of each drafted token, assumed: pairs of one family lie between 0.6 and 0.8 on most texts. What a pair does is
+measured."""
 KS = range(2, 9)
 _PROBE = 256 << 20  # bytes read to measure the memory's pace
 
@@ -106,7 +107,8 @@ def drafts_for(family: str, parameters: float) -> list[KnownModel]:
 
 
 def bandwidth() -> float:
-    """Bytes a second that one thread reads from this machine's memory, measured: a lower bound of what an engine gets."""
+    """Bytes a second that one thread reads from this machine's memory, measured: a lower bound of what an engine
+    gets."""
     data = np.ones(_PROBE // 8, np.int64)
     seconds = []
     for _ in range(3):

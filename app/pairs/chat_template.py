@@ -1,7 +1,7 @@
 """Chat templates: the environment the Hub's templates are written for, sandboxed and bounded.
 
-A template comes with the model: it may compute text and nothing else, and only so much of it. Whatever it does that it may
-not, or that fails, is one sentence.
+A template comes with the model: it may compute text and nothing else, and only so much of it. Whatever it does that it
+may not, or that fails, is one sentence.
 """
 
 from __future__ import annotations
@@ -40,7 +40,8 @@ class ChatTemplate:
             self._template = _environment(self._budget).from_string(source)
         except TemplateSyntaxError as error:
             raise PairError(
-                f"The model's chat template is not valid (line {error.lineno}: {str(error.message).rstrip('.')}); correct it in "
+                f"The model's chat template is not valid (line {error.lineno}: "
+                f"{str(error.message).rstrip('.')}); correct it in "
                 "tokenizer_config.json, or choose another version of the model."
             ) from None
         except (TemplateError, RecursionError, ValueError, MemoryError, SyntaxError) as error:

@@ -1,4 +1,5 @@
-"""What a container leaves this process: memory and processors, by control groups of version 1 and 2, walked to the root.
+"""What a container leaves this process: memory and processors, by control groups of version 1 and 2, walked to the
+root.
 
 Pages of files that nobody used lately count as free: the kernel gives them back when they are asked for.
 """

@@ -1,8 +1,8 @@
 """Models of the Hugging Face Hub: what an id or a link names, and its files, fetched once and kept.
 
 Configurations first, so that a model that cannot run is refused before its weights come; then weights, resumed where
-the last try ended, checked against the Hub's own checksum, and given up at once when asked. Files only: no code of a model
-is ever run. `HF_ENDPOINT`, `HF_TOKEN`, `HF_HUB_OFFLINE` mean what they mean to the Hub's own tools.
+the last try ended, checked against the Hub's own checksum, and given up at once when asked. Files only: no code of a
+model is ever run. `HF_ENDPOINT`, `HF_TOKEN`, `HF_HUB_OFFLINE` mean what they mean to the Hub's own tools.
 """
 
 from __future__ import annotations
@@ -86,7 +86,8 @@ class Snapshot:
         free = shutil.disk_usage(self.directory).free
         if needed > free - (64 << 20):
             raise PairError(
-                f"{self.reference.repository} needs {needed / 1e9:.1f} GB more on disk and {free / 1e9:.1f} GB are free at "
+                f"{self.reference.repository} needs {needed / 1e9:.1f} GB more on disk and {free / 1e9:.1f} "
+                "GB are free at "
                 f"{self.directory}; make room, or choose another place with PLAYGROUND_MODELS."
             )
         total, come = sum(file.size for file in files), sum(self._held(file) for file in files)
@@ -131,7 +132,8 @@ class Snapshot:
             except (OSError, ValueError) as error:
                 if attempt == _TRIES - 1:
                     raise PairError(
-                        f"{file.name} of {self.reference.repository} did not come whole ({reason(error)}); run the same "
+                        f"{file.name} of {self.reference.repository} did not come whole ({reason(error)}); run the "
+                        "same "
                         "command again, it goes on from there."
                     ) from None
                 time.sleep(min(2**attempt / 4, 4))
@@ -142,7 +144,8 @@ class Snapshot:
 
 
 def snapshot(reference: Reference) -> Snapshot:
-    """The revision a reference names, asked of the Hub, or of what is kept where it cannot be asked. Raises PairError."""
+    """The revision a reference names, asked of the Hub, or of what is kept where it cannot be asked. Raises
+    PairError."""
     at = reference.revision or "main"
     if offline():
         return _kept(reference, "HF_HUB_OFFLINE is set")
@@ -215,7 +218,8 @@ def _wanted(reference: Reference, files: tuple[RemoteFile, ...]) -> tuple[Remote
         if len(whole) > 1:
             shown = ", ".join(whole[:12])
             raise PairError(
-                f"{reference.repository} holds {len(whole)} GGUF files; name one as {reference.repository}:FILE ({shown})."
+                f"{reference.repository} holds {len(whole)} GGUF files; name one as "
+                f"{reference.repository}:FILE ({shown})."
             )
         chosen = whole[0]
     if chosen is not None:
@@ -234,7 +238,8 @@ def _wanted(reference: Reference, files: tuple[RemoteFile, ...]) -> tuple[Remote
         raise PairError(f"{reference.repository} holds no config.json, so no model that runs here; choose another.")
     if not weights:
         raise PairError(
-            f"{reference.repository} holds no safetensors, only forms that can run code when they are read; choose another "
+            f"{reference.repository} holds no safetensors, only forms that can run code when they are "
+            "read; choose another "
             "revision, or a GGUF of the model."
         )
     return (*small, *weights)
@@ -271,7 +276,8 @@ def _kept(reference: Reference, why: str) -> Snapshot:
         files = tuple(_remote_file(entry) for entry in json.loads(listing.read_text(encoding="utf-8")))
     except (OSError, ValueError, KeyError, TypeError):
         raise PairError(
-            f"{reference.repository} at revision {at} is not on this machine, and {why}; connect (and unset HF_HUB_OFFLINE), "
+            f"{reference.repository} at revision {at} is not on this machine, and {why}; connect (and "
+            "unset HF_HUB_OFFLINE), "
             "or name a local directory."
         ) from None
     held = Snapshot(reference, commit, files)
@@ -287,7 +293,8 @@ def _refusal(reference: Reference, error: urllib.error.HTTPError) -> PairError:
     repository, code = reference.repository, error.headers.get("X-Error-Code", "")
     if code == "GatedRepo":
         return PairError(
-            f"{repository} is gated; accept its licence on huggingface.co, then set HF_TOKEN to a token of that account."
+            f"{repository} is gated; accept its licence on huggingface.co, then set HF_TOKEN to a token "
+            "of that account."
         )
     if code == "RevisionNotFound":
         return PairError(f"{repository} has no revision {reference.revision}; check --revision.")

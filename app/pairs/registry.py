@@ -1,8 +1,8 @@
 """Pairs by description: which backends there are, by name, and how a pair is checked and loaded.
 
-A backend is a room of `app.backends` with a module `loading` that has `prepare(options, freed)`; `promised(options)` where
-something of a pair is known before it is loaded; and `STAYS`, a sentence, where a process that loaded such a pair can
-load no other.
+A backend is a room of `app.backends` with a module `loading` that has `prepare(options, freed)`; `promised(options)`
+where something of a pair is known before it is loaded; and `STAYS`, a sentence, where a process that loaded such a pair
+can load no other.
 """
 
 from __future__ import annotations

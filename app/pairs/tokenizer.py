@@ -46,8 +46,8 @@ class TextTokenizer:
             self.notes += ("This model has no chat template, so the prompt is fed as it is.",)
 
     def _complete(self) -> None:
-        """What transformers adds to a `tokenizer.json` on loading it: tokens that only the configuration names, BOS and EOS
-        as it says; and what it takes away: a limit of length."""
+        """What transformers adds to a `tokenizer.json` on loading it: tokens that only the configuration names, BOS and
+        EOS as it says; and what it takes away: a limit of length."""
         tokenizer, config = self._tokenizer, self._config
         tokenizer.no_truncation()
         tokenizer.no_padding()
@@ -134,7 +134,8 @@ class TextTokenizer:
             reason = str(error).removeprefix("The model's chat template refuses this conversation: ")
             reason = reason.partition("; change the conversation")[0]
             raise PairError(
-                f"The model's chat template cannot be used ({reason}); correct it in tokenizer_config.json, or remove it "
+                f"The model's chat template cannot be used ({reason}); correct it in tokenizer_config.json, "
+                "or remove it "
                 "there, so that prompts are fed as they are."
             ) from None
 
@@ -162,7 +163,8 @@ class TextTokenizer:
         return token_id in self._special
 
     def is_added(self, token_id: int) -> bool:
-        """Whether the token stands beside the vocabulary that texts are split into: specials, and a model's own marks."""
+        """Whether the token stands beside the vocabulary that texts are split into: specials, and a model's own
+        marks."""
         return token_id in self._added
 
 

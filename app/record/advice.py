@@ -62,7 +62,8 @@ def _auto_stopped(trace: Trace, metrics: Metrics) -> bool:
 
 
 def _sure(trace: Trace, metrics: Metrics) -> Advice | None:
-    """Fewer kept than the draft was sure of: at any temperature, since a coin keeps a draft at least as often as p says."""
+    """Fewer kept than the draft was sure of: at any temperature, since a coin keeps a draft at least as often as p
+    says."""
     top = merged(part for part in calibrate(trace) if part.low >= SURE)
     if top is None or top.interval[1] > top.confidence - AMISS:
         return None

@@ -15,8 +15,8 @@ WINDOW = 16
 class Place:
     """One token of the speculative arm's answer, the first at 0.
 
-    entropy: of the target's plain softmax there, nats. divergence: KL of the draft's from it, nats. overlap: Σ min(p, q)
-    after the warp. kept: whether the draft at this place was kept; None where none was judged (a bonus, the tail).
+    entropy: of the target's plain softmax there, nats. divergence: KL of the draft's from it, nats. overlap: Σ min(p,
+    q) after the warp. kept: whether the draft at this place was kept; None where none was judged (a bonus, the tail).
     acceptance: the share kept of the last `WINDOW` judged drafts, this one included; None before the first. What a
     trace of version 1 did not record is None.
     """

@@ -35,7 +35,8 @@ class Bin:
 
 
 def confidence(token: DraftedToken) -> float | None:
-    """How likely the draft model held its token, in its plain softmax; None where a trace of version 1 does not tell."""
+    """How likely the draft model held its token, in its plain softmax; None where a trace of version 1 does not
+    tell."""
     if token.draft_model_prob is not None:
         return token.draft_model_prob
     return next((other.model_prob for other in token.draft_alternatives if other.id == token.id), None)
@@ -78,7 +79,8 @@ def merged(bins: Iterable[Bin]) -> Bin | None:
 
 
 def calibration_error(bins: Iterable[Bin]) -> float | None:
-    """Mean distance of acceptance from confidence over all judged drafts (expected calibration error); None for none."""
+    """Mean distance of acceptance from confidence over all judged drafts (expected calibration error); None for
+    none."""
     parts = list(bins)
     judged = sum(part.judged for part in parts)
     return sum(abs(part.acceptance - part.confidence) * part.judged for part in parts) / judged if judged else None

@@ -1,6 +1,8 @@
-"""Runs side by side: what differs in their settings, figures with their differences, where their texts part. Stdlib only.
+"""Runs side by side: what differs in their settings, figures with their differences, where their texts part. Stdlib
+only.
 
-A run is compared by its `Card`, which holds all of it that is read side by side and is small enough to be kept in dozens.
+A run is compared by its `Card`, which holds all of it that is read side by side and is small enough to be kept in
+dozens.
 """
 
 from __future__ import annotations
@@ -40,8 +42,8 @@ class Point:
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    """A run, as it is compared. settings: all that decides its result, in words. figures: those of `FIGURES`. tpot: of the
-    speculative arm, after each of its rounds. pieces: the text of every token of each arm that ran, in order."""
+    """A run, as it is compared. settings: all that decides its result, in words. figures: those of `FIGURES`. tpot: of
+    the speculative arm, after each of its rounds. pieces: the text of every token of each arm that ran, in order."""
 
     created: str
     settings: dict[str, str]
@@ -62,8 +64,8 @@ class Setting:
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """A figure of all runs. changes: of each against the first, as a share of it (0.1: 10% more); None where either is not
-    known, or the first is 0. better: whether more is better; None: neither."""
+    """A figure of all runs. changes: of each against the first, as a share of it (0.1: 10% more); None where either is
+    not known, or the first is 0. better: whether more is better; None: neither."""
 
     name: str
     unit: str
@@ -74,8 +76,8 @@ class Figure:
 
 @dataclass(frozen=True, slots=True)
 class Parting:
-    """Where another run's text parts from the first's. token: the index of the first token that differs, from 0; None where
-    the texts are the same. shared: the text before it; first, other: what follows in each."""
+    """Where another run's text parts from the first's. token: the index of the first token that differs, from 0; None
+    where the texts are the same. shared: the text before it; first, other: what follows in each."""
 
     token: int | None
     shared: str

@@ -25,7 +25,8 @@ DEFINITIONS: dict[str, str] = {
     "report). Not α.",
     "mean acceptance length": "Tokens emitted per target pass: 1 + accepted / rounds. Counts corrected and bonus "
     "tokens; 1.00 for the target alone.",
-    "passes": "Times the target went through its weights: once a round, the prefill with its first token counted as one.",
+    "passes": "Times the target went through its weights: once a round, the prefill with its first token "
+    "counted as one.",
     "acceptance at position": "Of the rounds that drafted a token at this place, the share in which it was accepted.",
     "TTFT": "Time to first token: from the request to the first token, with the prefill of both models for the "
     "speculative arm.",

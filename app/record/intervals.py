@@ -31,8 +31,9 @@ def student(freedom: int) -> float:
 def ratio_interval(blocks: Sequence[Sequence[float]], figure: Callable[[Sequence[float]], float]) -> Interval | None:
     """The interval of a positive figure of the sums over all blocks (runs that belong together); None below two blocks.
 
-    The jackknife (Quenouille 1956, Tukey 1958) on its logarithm: the figure is worked out without each block in turn, so a
-    long block weighs more than a short one, and a slow minute that falls on both sides of a ratio leaves it as it was.
+    The jackknife (Quenouille 1956, Tukey 1958) on its logarithm: the figure is worked out without each block in turn,
+    so a long block weighs more than a short one, and a slow minute that falls on both sides of a ratio leaves it as it
+    was.
     """
     n = len(blocks)
     if n < 2:

@@ -170,7 +170,8 @@ class ArmMetrics(_Counted):
 
 
 class ArmTotals(_Counted):
-    """One arm of several runs, added up: every figure is a ratio of sums, so a long run weighs more than a short one."""
+    """One arm of several runs, added up: every figure is a ratio of sums, so a long run weighs more than a short
+    one."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,8 +1,9 @@
 """What a sweep has measured so far, and how its variants stand to each other. Stdlib only.
 
-All are held against one basis: the target alone, over every run of the sweep (of the first pair, where pairs are swept).
-So the ranking by speedup is that by time, and a run that happened to meet a slow target gains nothing by it. How sure the
-ranking is, is read from its turns: a turn is every variant on one prompt once, so that a slow minute falls on all of them.
+All are held against one basis: the target alone, over every run of the sweep (of the first pair, where pairs are
+swept). So the ranking by speedup is that by time, and a run that happened to meet a slow target gains nothing by it.
+How sure the ranking is, is read from its turns: a turn is every variant on one prompt once, so that a slow minute falls
+on all of them.
 """
 
 from __future__ import annotations
@@ -20,10 +21,10 @@ from app.record.variants import Variant, labels, varies
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """One variant over all its runs. TPOT: all seconds over all tokens; target_tpot_s: the target alone, over all runs of
-    the same pair; speedup: the sweep's basis over the TPOT. interval: 95% of the speedup, over the turns; None for one turn.
-    Predicted: the formula, with the acceptance and c of all variants that differ in k only, and v of this one; None for
-    k = auto, and where nothing was judged."""
+    """One variant over all its runs. TPOT: all seconds over all tokens; target_tpot_s: the target alone, over all runs
+    of the same pair; speedup: the sweep's basis over the TPOT. interval: 95% of the speedup, over the turns; None for
+    one turn. Predicted: the formula, with the acceptance and c of all variants that differ in k only, and v of this
+    one; None for k = auto, and where nothing was judged."""
 
     variant: Variant
     label: str

@@ -1,7 +1,7 @@
 """A sweep: every variant on every prompt, several times over. Stdlib only.
 
-Every run is a race of both arms; the variants take turns prompt by prompt, each prompt beginning with another, so that a
-slow minute of the machine falls on all of them.
+Every run is a race of both arms; the variants take turns prompt by prompt, each prompt beginning with another, so that
+a slow minute of the machine falls on all of them.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ class Runner(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """How far a sweep is: runs done of all, what the next one is ("" after the last), and the share of it that is done."""
+    """How far a sweep is: runs done of all, what the next one is ("" after the last), and the share of it that is
+    done."""
 
     done: int
     total: int
@@ -87,8 +88,8 @@ def sweep(
 
 
 def _order(prompts: int, variants: Sequence[Variant], repeats: int) -> Iterator[tuple[int, Variant]]:
-    """Turns (every prompt, as often as it is repeated) with their variants: a pair is loaded once a repeat, and within it
-    each turn begins with another variant."""
+    """Turns (every prompt, as often as it is repeated) with their variants: a pair is loaded once a repeat, and within
+    it each turn begins with another variant."""
     pairs = list(dict.fromkeys(variant.pair for variant in variants))
     for repeat in range(repeats):
         for pair in pairs:

@@ -10,7 +10,8 @@ from app.record.standing import Point, Sweep
 
 
 def sentences(measured: Sweep) -> list[str]:
-    """Which variant is best and how sure that is, what the others cost, how far the formula was off; [] before a first point."""
+    """Which variant is best and how sure that is, what the others cost, how far the formula was off; [] before a first
+    point."""
     best, points = measured.best, measured.points
     if best is None:
         return []
@@ -63,7 +64,8 @@ def _formula(points: Sequence[Point]) -> str:
         return ""
     share, off = max(predicted, key=lambda each: abs(each[0]))
     return (
-        f"The formula is off by {100 * abs(share):.0f}% at most ({off.label}, {'above' if share > 0 else 'below'} what was "
+        f"The formula is off by {100 * abs(share):.0f}% at most ({off.label}, "
+        f"{'above' if share > 0 else 'below'} what was "
         "measured): it takes every draft to be kept with the same chance, and counts no time of the host."
     )
 
@@ -93,7 +95,8 @@ def table(measured: Sweep) -> Iterable[str]:
         spread = "–" if point.interval is None else f"{point.interval[0]:.2f} – {point.interval[1]:.2f}"
         yield (
             f"{point.label:>{width}} {point.speedup:>8.2f} {spread:>13} {_or_dash(point.predicted_speedup):>10} "
-            f"{standing_of(measured, point):>10} {point.mean_acceptance_length:>12.2f} {_or_dash(point.verify_ratio):>6} "
+            f"{standing_of(measured, point):>10} {point.mean_acceptance_length:>12.2f} "
+            f"{_or_dash(point.verify_ratio):>6} "
             f"{1000 * point.tpot_s:>8.2f} {_or_dash(guessed.get(point.variant.width), 1000):>11} "
             f"{f'{point.identical} of {point.runs}':>10}"
         )

@@ -20,7 +20,8 @@ _INTEGERS = 2**63
 
 
 def build(kind: Any, data: Any, where: str) -> Any:
-    """A value of the dataclass `kind` from JSON types, every field checked against its annotation. where: names it in a fault.
+    """A value of the dataclass `kind` from JSON types, every field checked against its annotation. where: names it in a
+    fault.
 
     Fields that are absent keep their default. Raises TraceError naming the place.
     """
@@ -30,7 +31,8 @@ def build(kind: Any, data: Any, where: str) -> Any:
     names = {f.name for f in fields(kind)}
     if set(data) - names:
         raise TraceError(
-            f"This trace has an unknown field {sorted(set(data) - names)[0]!r} in {where}; it was not written by this version."
+            f"This trace has an unknown field {sorted(set(data) - names)[0]!r} in {where}; it was not "
+            "written by this version."
         )
     try:
         return kind(**{name: _value(hints[name], value, f"{where}.{name}") for name, value in data.items()})

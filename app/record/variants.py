@@ -1,4 +1,5 @@
-"""What a sweep compares: a window, an acceptor, a drafter, a temperature, a pair, or every combination of several. Stdlib only."""
+"""What a sweep compares: a window, an acceptor, a drafter, a temperature, a pair, or every combination of several.
+Stdlib only."""
 
 from __future__ import annotations
 
@@ -13,8 +14,8 @@ from app.record.trace import Request
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """The settings that a sweep varies; all others are its request's. pair: by its name in the list of pairs; "" for the
-    loaded one."""
+    """The settings that a sweep varies; all others are its request's. pair: by its name in the list of pairs; "" for
+    the loaded one."""
 
     k: K
     acceptor: str

@@ -70,8 +70,11 @@ gave less. How long a window pays depends on how often the pair agrees: that is 
 </section>
 <section>
 <h2>Words and figures</h2>
-<dl>{"".join(f"<div><dt>{html.escape(name)}</dt><dd>{html.escape(text)}</dd></div>" for name, text in DEFINITIONS.items())}</dl>
-</section>
+<dl>{
+        "".join(
+            f"<div><dt>{html.escape(name)}</dt><dd>{html.escape(text)}</dd></div>" for name, text in DEFINITIONS.items()
+        )
+    }</dl> </section>
 </article>"""
 
 
@@ -125,8 +128,8 @@ def _picture(recorded: Sequence[Event]) -> str:
 <div class="boxes">{boxes(kept)}</div>
 <figcaption>All drafts kept: {len(kept) - 1} tokens from one pass of the target, the last a bonus.</figcaption>
 <div class="boxes">{boxes(cut)}</div>
-<figcaption>A draft refused: {sum(kind != "discarded" for _, kind in cut) - 2} tokens from a pass that took as long.{whose}</figcaption>
-</figure>"""
+<figcaption>A draft refused: {sum(kind != "discarded" for _, kind in cut) - 2} tokens from a pass that took as
+long.{whose}</figcaption> </figure>"""
 
 
 def _windows(recorded: Sequence[Event]) -> Iterator[_Window]:

@@ -39,9 +39,11 @@ def build(session: Session, desk: Desk) -> None:
         system: str = "",
         chat_template: bool = True,
     ) -> AsyncIterator[str]:
-        """Run one prompt. Streams the events of the run, each a line of JSON as in a trace file. k: a window, or "auto".
+        """Run one prompt. Streams the events of the run, each a line of JSON as in a trace file. k: a window, or
+        "auto".
 
-        A refused request ends the stream; `job.result()` of gradio_client raises its sentence. All lines: `job.outputs()`."""
+        A refused request ends the stream; `job.result()` of gradio_client raises its sentence. All lines:
+        `job.outputs()`."""
         # The session refuses arms it does not know: a program may send anything.
         knobs = (k, max_tokens, temperature, top_p, top_k, seed, acceptor, drafter, arms, system, chat_template)
         stop = asyncio.Event()

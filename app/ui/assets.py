@@ -1,4 +1,5 @@
-"""The page's scripts and styles, as text. They are put into the document itself: the page and an exported file alike."""
+"""The page's scripts and styles, as text. They are put into the document itself: the page and an exported file
+alike."""
 
 from __future__ import annotations
 

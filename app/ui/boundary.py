@@ -1,4 +1,5 @@
-"""The boundary around what a browser can call beside runs: whatever is raised behind it becomes a sentence. No gradio here."""
+"""The boundary around what a browser can call beside runs: whatever is raised behind it becomes a sentence. No gradio
+here."""
 
 from __future__ import annotations
 

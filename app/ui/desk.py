@@ -1,4 +1,5 @@
-"""What all runs of a page share: the line, who reads, the limits, the figures, and the sentence for what fails. No gradio here."""
+"""What all runs of a page share: the line, who reads, the limits, the figures, and the sentence for what fails. No
+gradio here."""
 
 from __future__ import annotations
 
@@ -17,7 +18,8 @@ from app.ui.readers import Readers
 
 _LOG = logging.getLogger(__name__)
 OF_AN_ADDRESS = 16
-"""Calls of programs at one address that may be under way or wait: they name no session, so their address is all that is known."""
+"""Calls of programs at one address that may be under way or wait: they name no session, so their address is all that is
+known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +64,8 @@ class Desk:
 
     @asynccontextmanager
     async def ticket(self, visitor: Visitor, stop: asyncio.Event) -> AsyncIterator[Ticket]:
-        """A place in line; `stop` is set where nobody reads what comes of it. Raises RequestError where there is no room."""
+        """A place in line; `stop` is set where nobody reads what comes of it. Raises RequestError where there is no
+        room."""
         async with AsyncExitStack() as stack:
             try:
                 ticket = await stack.enter_async_context(self.line.ticket(visitor.client, visitor.of_a_client))

@@ -8,7 +8,8 @@ _HEAD = b"<head>"
 
 
 class FirstScript:
-    """ASGI middleware that puts a script at the beginning of the head of the page's document; the rest passes as it is."""
+    """ASGI middleware that puts a script at the beginning of the head of the page's document; the rest passes as it
+    is."""
 
     def __init__(self, app: ASGIApp, script: str) -> None:
         self._app, self._tag = app, b"<script>" + script.encode() + b"</script>"

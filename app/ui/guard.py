@@ -1,4 +1,5 @@
-"""The guard before everything: which hosts, origins, routes and bodies get in, and the headers that go out. ASGI, no gradio here."""
+"""The guard before everything: which hosts, origins, routes and bodies get in, and the headers that go out. ASGI, no
+gradio here."""
 
 from __future__ import annotations
 
@@ -66,8 +67,9 @@ class Guard:
         health: Callable[[], dict[str, object]] = dict,
         login: bool = False,
     ) -> None:
-        """any_address: hosts written as IP addresses are let in, which no foreign name can turn into. files: paths that may be
-        served. health: what `GET /healthz` says. login: one is asked for, so figures are for this machine alone."""
+        """any_address: hosts written as IP addresses are let in, which no foreign name can turn into. files: paths that
+        may be served. health: what `GET /healthz` says. login: one is asked for, so figures are for this machine
+        alone."""
         self._app, self._desk, self._hosts, self._any_address = app, desk, hosts, any_address
         self._files, self._health, self._login = files, health, login
         self._large = 0

@@ -121,4 +121,7 @@ def _instance_label(instance: Instance) -> str:
     return f"{instance.name} · {instance.num_cores} cores, {instance.device_gib} GiB"
 
 
-_EMPTY = '<section class="pg hw live"><h2>Memory of this process</h2><p class="fine">A reading comes in a moment.</p></section>'
+_EMPTY = (
+    '<section class="pg hw live"><h2>Memory of this process</h2><p class="fine">A reading comes '
+    "in a moment.</p></section>"
+)

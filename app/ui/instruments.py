@@ -21,7 +21,8 @@ MOST = 4
 
 
 def build(desk: Desk) -> gr.HTML:
-    """The tab's one component; runs are judged by a server function of the token view, which is there from the beginning."""
+    """The tab's one component; runs are judged by a server function of the token view, which is there from the
+    beginning."""
     boundary = Boundary(desk)
 
     @boundary.answer

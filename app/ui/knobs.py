@@ -29,7 +29,8 @@ def build_few(session: Session) -> tuple[Any, Any]:
 
 
 def build_more(session: Session, k: Any, temperature: Any, most_tokens: int | None = None) -> list[Any]:
-    """All knobs, in the order of `NAMES`; the ones not given are put where this is called. most_tokens: what a run may have."""
+    """All knobs, in the order of `NAMES`; the ones not given are put where this is called. most_tokens: what a run may
+    have."""
     most = min(most_tokens or SLIDER_TOKENS, SLIDER_TOKENS)
     with gr.Row(elem_id="more"):
         with gr.Column(min_width=260):

@@ -1,7 +1,8 @@
-"""The line before the device: first come, first served. Waiting holds no thread, the line is bounded, and so is each client.
+"""The line before the device: first come, first served. Waiting holds no thread, the line is bounded, and so is each
+client.
 
-Everything here runs on the server's event loop, except what `Line.pumped` calls: that runs in threads of the line's own, one
-for each engine, so that nothing else the server does can keep a run from going on.
+Everything here runs on the server's event loop, except what `Line.pumped` calls: that runs in threads of the line's
+own, one for each engine, so that nothing else the server does can keep a run from going on.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ LENGTH = 256
 LENGTH_OF_A_CLIENT = 4
 """Runs of one client, the one under way included."""
 SECONDS_BETWEEN_PLACES = 1.0
-"""How often a waiting person is told another place; far behind, less often: two hundred waiting cost the engine nothing."""
+"""How often a waiting person is told another place; far behind, less often: two hundred waiting cost the engine
+nothing."""
 FAR, SECONDS_WHEN_FAR = 10, 4.0
 SECONDS_WITHOUT_NEWS = 15.0
 """An update is sent at least this often: it is how a person who left is noticed where nothing else tells."""
@@ -118,7 +120,8 @@ class Line:
         return Place(ahead, ahead * sum(self._seconds) / len(self._seconds) / self.engines)
 
     async def places(self, ticket: Ticket, stop: asyncio.Event) -> AsyncIterator[Place | None]:
-        """The places of a waiting ticket as they change, None where there is no news, until its turn comes or `stop` is set."""
+        """The places of a waiting ticket as they change, None where there is no news, until its turn comes or `stop` is
+        set."""
         told, told_at = -1, 0.0
         while not ticket.turn.is_set() and not stop.is_set():
             place, now = self.place(ticket), time.monotonic()

@@ -17,8 +17,8 @@ from app.ui.render import Item, Renderer
 
 MAX_UPDATES_A_SECOND = 6  # 15 at most; each costs the browser some 30 ms, on a machine that it shares with the engine
 PAUSE = 0.025
-"""Seconds between an update and the next round: the browser and the server's own threads take in the update meanwhile, and
-not during a pass, which would be timed slower than the engine is. Nothing of it is on an arm's clock."""
+"""Seconds between an update and the next round: the browser and the server's own threads take in the update meanwhile,
+and not during a pass, which would be timed slower than the engine is. Nothing of it is on an arm's clock."""
 SLOTS = 2
 
 
@@ -26,8 +26,8 @@ class Updates:
     """What the component's value is over a run: a ring of JSON slots, of which each update rewrites one.
 
     The browser takes in every slot it has not seen, so an update may be late, and the server never compares or sends
-    more than one slot, however long the text. A ring is short, since gradio's page writes all of it as JSON six times at
-    every update; who was away for longer asks for what it missed.
+    more than one slot, however long the text. A ring is short, since gradio's page writes all of it as JSON six times
+    at every update; who was away for longer asks for what it missed.
     """
 
     def __init__(self, run_id: str) -> None:

@@ -1,4 +1,5 @@
-"""Wrong passwords cost time: each one of an address makes its next try wait longer, and its tries take turns. No gradio here."""
+"""Wrong passwords cost time: each one of an address makes its next try wait longer, and its tries take turns. No gradio
+here."""
 
 from __future__ import annotations
 

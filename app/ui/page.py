@@ -33,8 +33,8 @@ def build_page(
 ) -> gr.Blocks:
     """The page of a loaded pair, or, with no session, of recorded runs alone.
 
-    examples: {"category", "prompt"} each. replay: a trace to show first. warm_up: for a pair loaded on the page. desk: where
-    runs are taken in.
+    examples: {"category", "prompt"} each. replay: a trace to show first. warm_up: for a pair loaded on the page. desk:
+    where runs are taken in.
     Launch with `launch_options()`.
     """
     desk = desk or Desk()

@@ -1,5 +1,5 @@
-"""The palette by meaning: the one table of the page's colours on this side. `assets/web/palette.css` is the other; a test
-holds the two together."""
+"""The palette by meaning: the one table of the page's colours on this side. `assets/web/palette.css` is the other; a
+test holds the two together."""
 
 from __future__ import annotations
 

@@ -33,9 +33,11 @@ def plan_html(plan: Plan) -> str:
         + (_planned_bars(plan.instance, plan.tp_degree, plan.per_core) if plan.per_core and plan.tp_degree else "")
         + _notes("Why", plan.reasons)
         + _steps(plan.load_order)
-        + '<p class="fine">Sizes are 10⁹ bytes. Weights and KV cache are computed, padded and replicated heads included. '
+        + '<p class="fine">Sizes are 10⁹ bytes. Weights and KV cache are computed, padded and '
+        "replicated heads included. "
         "Working memory (code, scratch, runtime) is our estimate of 0.7 GB per core and model, fitted to six published "
-        "figures of transformers-neuronx; a model's size counts it over all cores of the instance, as neuron-top would show it.</p></section>"
+        "figures of transformers-neuronx; a model's size counts it over all cores of the instance, "
+        "as neuron-top would show it.</p></section>"
     )
 
 
@@ -68,7 +70,8 @@ def _live_bars(reading: MemoryReading, capacity: int) -> str:
     fullest = max(reading.cores, key=lambda use: use.total)
     columns = [(str(use.core), _purposes(use)) for use in reading.cores]
     label = (
-        f"This process holds {_size(reading.total)} on {len(reading.cores)} NeuronCores; the fullest, core {fullest.core}, "
+        f"This process holds {_size(reading.total)} on {len(reading.cores)} NeuronCores; the "
+        f"fullest, core {fullest.core}, "
         f"{_size(fullest.total)} of {_size(capacity)}."
     )
     return _bars(columns, _purposes(fullest), f"core {fullest.core}, the fullest", label, capacity)
@@ -112,9 +115,11 @@ def _models_table(plan: Plan) -> str:
     return (
         f'<p>{facts}</p><div class="scroll" tabindex="0"><table><thead><tr><th scope="col">model</th>'
         '<th scope="col">parameters</th><th scope="col">weights</th><th scope="col">KV cache</th>'
-        f'<th scope="col">in memory</th><th scope="col">of {plan.instance.core_gb} GB cores</th><th scope="col">tp_degree, at least</th></tr>'
+        f'<th scope="col">in memory</th><th scope="col">of {plan.instance.core_gb} GB cores</th><th '
+        'scope="col">tp_degree, at least</th></tr>'
         f"</thead><tbody>{row('target', plan.target)}{row('draft', plan.draft)}"
-        f'<tr><th scope="row">pair</th><td></td><td></td><td></td><td>{_size(plan.pair_bytes)}</td><td></td><td></td></tr>'
+        "<tr><th "
+        f'scope="row">pair</th><td></td><td></td><td></td><td>{_size(plan.pair_bytes)}</td><td></td><td></td></tr>'
         "</tbody></table></div>"
     )
 
@@ -160,7 +165,8 @@ def _bars(
         f'<li><i class="m-{part.kind}"></i>{html.escape(part.name)} <b>{_size(part.size)}</b></li>' for part in legend
     )
     return (
-        f'<figure class="memory" role="group" aria-label="{html.escape(label)}"><div class="cores" aria-hidden="true">{drawn}'
+        f'<figure class="memory" role="group" aria-label="{html.escape(label)}"><div class="cores" '
+        f'aria-hidden="true">{drawn}'
         f'<span class="limit" style="bottom:{height(capacity)}">what a core has</span></div>'
         f"<figcaption>{html.escape(whose)}: <b>{_size(total)}</b> of {_size(capacity)}"
         f'<ul class="keys">{keys}</ul></figcaption></figure>'

@@ -1,7 +1,7 @@
 """The Playground tab: the prompt, the knobs, and the run they start.
 
-Everything a run shows goes through one output, the token view, as small updates; a run is stopped by its own id, so that it
-can end its trace in good order instead of being cut off.
+Everything a run shows goes through one output, the token view, as small updates; a run is stopped by its own id, so
+that it can end its trace in good order instead of being cut off.
 """
 
 from __future__ import annotations

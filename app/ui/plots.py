@@ -83,7 +83,8 @@ def tpot_figure(metrics: Metrics) -> go.Figure:
 
 
 def sweep_figures(sweep: Sweep) -> dict[str, go.Figure]:
-    """What a sweep measured, "tpot" and "speedup" by variant; beside what was predicted where only the window varies."""
+    """What a sweep measured, "tpot" and "speedup" by variant; beside what was predicted where only the window
+    varies."""
     points = sweep.points
     names: list[Any] = [point.variant.k if sweep.only_k else point.label for point in points]
     title = "window k" if sweep.only_k else ""

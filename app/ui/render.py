@@ -173,7 +173,8 @@ def _why_different(started: RunStarted, metrics: Metrics, at: int) -> str:
     temperature, acceptor = started.request.sampling.temperature, started.request.acceptor
     if started.engine == "upstream":
         return (
-            "The speculative arm is upstream's own loop: it drafts what is likeliest and judges it as if it had been drawn, "
+            "The speculative arm is upstream's own loop: it drafts what is likeliest and judges it as "
+            "if it had been drawn, "
             "so its text is not the target's."
         )
     if not started.lossless:

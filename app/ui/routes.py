@@ -1,4 +1,5 @@
-"""Which of the server's routes this page and its programs use, and how much each may be sent; all others do not exist. No gradio here."""
+"""Which of the server's routes this page and its programs use, and how much each may be sent; all others do not exist.
+No gradio here."""
 
 from __future__ import annotations
 

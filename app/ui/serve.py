@@ -70,8 +70,8 @@ def warm_up(session: Session) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where the page is, and for whom. logins: user and password each; empty: nobody is asked. allow_hosts: other names the
-    page answers to."""
+    """Where the page is, and for whom. logins: user and password each; empty: nobody is asked. allow_hosts: other names
+    the page answers to."""
 
     host: str
     port: int

@@ -1,4 +1,5 @@
-"""A folder of recorded runs for any static host: an index and a page a run, the page's own views, no Python and no server."""
+"""A folder of recorded runs for any static host: an index and a page a run, the page's own views, no Python and no
+server."""
 
 from __future__ import annotations
 
@@ -40,8 +41,8 @@ def _index(pages: Mapping[str, Trace]) -> str:
     return f"""<main class="pg">
 <h1>Speculative sampling</h1>
 <p class="intro-lead">{_LEAD}</p>
-<p class="intro-how">Recorded runs of a real pair. Each plays again in slow motion, with every round and token to look into.</p>
-<nav class="tries" aria-label="Recorded runs">
+<p class="intro-how">Recorded runs of a real pair. Each plays again in slow motion, with every round and token to look
+into.</p> <nav class="tries" aria-label="Recorded runs">
 {cards}
 </nav>
 </main>

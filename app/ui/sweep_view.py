@@ -1,4 +1,5 @@
-"""A sweep of the window, what one run tells of smaller windows, and a projection to Trainium. Pure: escaped HTML and figures."""
+"""A sweep of the window, what one run tells of smaller windows, and a projection to Trainium. Pure: escaped HTML and
+figures."""
 
 from __future__ import annotations
 
@@ -68,7 +69,8 @@ def sweep_html(found: Sweep, over: bool = True) -> str:
     return (
         f'<section class="pg tune"><p class="verdict {pays}"><span class="figure">{html.escape(name)}{so_far}</span> '
         f"{html.escape(told[0])}</p><ul>{facts}</ul>{_sweep_table(found)}"
-        f'<p class="fine">All against one basis, the target alone over every run ({1000 * (found.target_tpot_s or 0):.2f} '
+        '<p class="fine">All against one basis, the target alone over every run '
+        f"({1000 * (found.target_tpot_s or 0):.2f} "
         "ms a token); small: 95% over the repeats and prompts. Over the whole sweep: acceptance α = "
         f"{found.acceptance_rate or 0:.3f}, cost ratio c = {found.cost_ratio or 0:.3f}. {what_if}</p></section>"
     )
@@ -170,7 +172,8 @@ def what_if_html(events: Trace) -> str:
         speedup = "–" if other.tpot_s is None or alone is None else f"{alone / other.tpot_s:.2f}×"
         mark = ' class="best"' if best is not None and other.k == best.k else ""
         rows.append(
-            f'<tr{mark}><th scope="row">{other.k}</th><td>{other.expected_length:.2f}</td><td>{tpot}</td><td>{speedup}</td></tr>'
+            f"<tr{mark}><th "
+            f'scope="row">{other.k}</th><td>{other.expected_length:.2f}</td><td>{tpot}</td><td>{speedup}</td></tr>'
         )
     measured = "" if arm.tpot_s is None else f", measured {1000 * arm.tpot_s:.2f} ms a token at k = {arm.window}"
     words = (

@@ -260,7 +260,8 @@ def _drawn(steps: Iterator[Step], stop: asyncio.Event) -> Iterator[Shown]:
 
 def _what_if_part(boundary: Boundary) -> None:
     gr.HTML(
-        '<section class="pg tune"><h2>What if, from a single run</h2><p class="fine">A recorded run tells what a smaller '
+        '<section class="pg tune"><h2>What if, from a single run</h2><p class="fine">A recorded run '
+        "tells what a smaller "
         "window would have kept of the same text, with no further run. Judged from the run shown in the Playground.</p>"
         "</section>",
         apply_default_css=False,
@@ -288,7 +289,9 @@ def judged(jsonl: str) -> str:
 
 
 _EMPTY = (
-    '<div class="pg tune"><p class="fine">A longer window pays while drafts are kept, and costs time when they are not. '
-    "A sweep runs both arms with every chosen window and shows which is best for these prompts, beside what the papers' "
+    '<div class="pg tune"><p class="fine">A longer window pays while drafts are kept, and costs '
+    "time when they are not. "
+    "A sweep runs both arms with every chosen window and shows which is best for these prompts, "
+    "beside what the papers' "
     "formula says.</p></div>"
 )

@@ -31,8 +31,8 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture(scope="session")
 def context(browser: Browser) -> BrowserContext:
-    """One person's browser: what it has fetched and kept, the pages of all tests share. It asks for little motion, so that a
-    run stays shown whole when it has ended."""
+    """One person's browser: what it has fetched and kept, the pages of all tests share. It asks for little motion, so
+    that a run stays shown whole when it has ended."""
     return browser.new_context(accept_downloads=True, reduced_motion="reduce")
 
 

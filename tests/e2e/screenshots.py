@@ -1,6 +1,7 @@
 """The README's pictures and its race in slow motion: python -m tests.e2e.screenshots
 
-They show a recorded run of the embedded pair, so its figures are those that were measured, whatever this machine does now.
+They show a recorded run of the embedded pair, so its figures are those that were measured, whatever this machine does
+now.
 """
 
 from __future__ import annotations

@@ -62,7 +62,8 @@ def shown_trace(page: Page) -> Trace:
 
 def pane_text(page: Page, arm: str) -> str:
     """What the pane shows, without its signs for line ends and without refused drafts and control tokens."""
-    script = """(arm) => [...document.querySelectorAll(`.pane-${arm} .tok:not(.k-rejected):not(.k-discarded):not(.special):not(.half)`)]
+    script = """(arm) => [...document.querySelectorAll(`.pane-${arm}
+             .tok:not(.k-rejected):not(.k-discarded):not(.special):not(.half)`)]
         .map((token) => token.textContent).join("")"""
     return str(page.evaluate(script, arm)).replace("↵\n", "\n")
 
@@ -89,7 +90,10 @@ def test_full_run_shows_what_the_trace_says(open_page: Open, address: str) -> No
     assert figure(page, "speculative.mean_acceptance_length") == f"{speculative['mean_acceptance_length']:.2f}"
     assert figure(page, "speculative.acceptance_rate").endswith("%")
     assert float(figure(page, "target.tpot_s")) == pytest.approx(1000 * target["tpot_s"], abs=0.051)
-    same = f"The same {target['tokens']} tokens, word for word, in {speculative['rounds'] + 1} passes instead of {target['rounds'] + 1}"
+    same = (
+        f"The same {target['tokens']} tokens, word for word, in {speculative['rounds'] + 1} passes "
+        f"instead of {target['rounds'] + 1}"
+    )
     expect(page.locator(".message")).to_contain_text(same)
     assert figure(page, "speculative.passes") == str(speculative["rounds"] + 1)
     assert figure(page, "distance") == "yes, exactly"
@@ -129,8 +133,8 @@ def test_a_browser_that_was_away_asks_for_what_it_missed(open_page: Open, addres
 def test_nothing_is_animated_faster_than_the_text_while_a_run_is_live(
     context: BrowserContext, open_page: Open, slow_address: str
 ) -> None:
-    """Frames cost the engine time where it shares the processor; before and after a run they are as ever, but for Gradio's
-    own timers, which go on for nothing."""
+    """Frames cost the engine time where it shares the processor; before and after a run they are as ever, but for
+    Gradio's own timers, which go on for nothing."""
     context.add_init_script("""(() => {
         const request = window.requestAnimationFrame.bind(window);
         window.frames = 0;  // all that anything on the page asks for
@@ -156,7 +160,8 @@ def test_nothing_is_animated_faster_than_the_text_while_a_run_is_live(
     assert 0 < live <= 1500 // 160 + 1
     assert live / 1500 < at_rest / 600
     assert at_rest < 1000
-    # this counter, Gradio's timer, and what an update asks for: at sixty frames a second one of them alone would ask for 90
+    # this counter, Gradio's timer, and what an update asks for: at sixty frames a second one of them alone would ask
+    # for 90
     assert asked <= 5 * (1500 // 160)
     # the start screen's springs take some seconds to come to rest
     assert any(page.evaluate(count, [1500, False])[1] <= 3 * (1500 // 160) for _ in range(4))
@@ -514,7 +519,10 @@ def test_tab_goes_through_every_control(open_page: Open, address: str) -> None:
     start(page, 8)
     finish(page)
     page.locator("#tabs [role=tab]").first.focus()
-    name = "document.activeElement.getAttribute('aria-label') || document.activeElement.innerText || document.activeElement.closest('[aria-label], .block')?.innerText"
+    name = (
+        "document.activeElement.getAttribute('aria-label') || document.activeElement.innerText || "
+        "document.activeElement.closest('[aria-label], .block')?.innerText"
+    )
     names = []
     for _ in range(90):
         page.keyboard.press("Tab")

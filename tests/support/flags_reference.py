@@ -1,4 +1,5 @@
-"""The command line's flags as Markdown. `python -m tests.support.flags_reference` writes them into app/cli/README.md."""
+"""The command line's flags as Markdown. `python -m tests.support.flags_reference` writes them into
+app/cli/README.md."""
 
 from __future__ import annotations
 

@@ -78,8 +78,9 @@ def write_gguf(
 ) -> dict[str, NDArray[np.float32]]:
     """A tiny GGUF, by default with byte-level tokens; returns the weights it was made from under Hugging Face's names.
 
-    fields: metadata that is added or, where None, left out; extra: tensors under GGUF's own names. kind: of all matrices; a
-    type that gguf cannot write gets random blocks. shards: files of a split model; `path` is then the first's.
+    fields: metadata that is added or, where None, left out; extra: tensors under GGUF's own names. kind: of all
+    matrices; a type that gguf cannot write gets random blocks. shards: files of a split model; `path` is then the
+    first's.
     """
     config = {**TINY, **(change or {})}
     made = weights(config, bias=bias)

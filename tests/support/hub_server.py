@@ -17,8 +17,8 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 @dataclass
 class Hub:
-    """folder: holds owner/name/files. token: wanted for `gated` repositories. asked: (path, Range, token) of each request.
-    cut: bytes after which a file's line breaks, once for each of `cuts`."""
+    """folder: holds owner/name/files. token: wanted for `gated` repositories. asked: (path, Range, token) of each
+    request. cut: bytes after which a file's line breaks, once for each of `cuts`."""
 
     folder: Path
     token: str = "secret"

@@ -43,7 +43,8 @@ LLAMA3: dict[str, Any] = {
     "vocab_size": 144,
     "eos_token_id": [100, 101],
 }
-"""Llama 3 in small: grouped heads, stretched rotary frequencies, two stop ids, and 16 ids its tokenizer does not know."""
+"""Llama 3 in small: grouped heads, stretched rotary frequencies, two stop ids, and 16 ids its tokenizer does not
+know."""
 
 
 def weights(config: dict[str, Any], seed: int = 0, *, bias: bool = False) -> dict[str, NDArray[np.float32]]:
@@ -115,7 +116,8 @@ def save_tokenizer(directory: Path, *, size: int = 128, changed: int | None = No
 def reference_logits(
     config: dict[str, Any], tensors: dict[str, NDArray[np.float32]], ids: list[int]
 ) -> NDArray[np.float64]:
-    """Logits [len(ids), vocab] in float64, written from the Llama paper's formulas with nothing shared with the engine."""
+    """Logits [len(ids), vocab] in float64, written from the Llama paper's formulas with nothing shared with the
+    engine."""
     heads, kv_heads = config["num_attention_heads"], config["num_key_value_heads"]
     hidden = config["hidden_size"]
     size = config.get("head_dim") or hidden // heads

@@ -1,8 +1,9 @@
 """What the fakes of both Neuron libraries share: the device's memory, its cores, and checkpoints for them.
 
-Each KV slot holds the token written there, padding included; a row of logits is a function of every slot it attends to, so
-a stale, missing or misplaced slot changes the output, or raises where nothing was ever written. `expected_logits` is that
-function on a clean context: the oracle. Output buffers are reused: a caller that keeps one without copying reads NaN.
+Each KV slot holds the token written there, padding included; a row of logits is a function of every slot it attends to,
+so a stale, missing or misplaced slot changes the output, or raises where nothing was ever written. `expected_logits` is
+that function on a clean context: the oracle. Output buffers are reused: a caller that keeps one without copying reads
+NaN.
 """
 
 from __future__ import annotations
@@ -97,7 +98,8 @@ class DeviceModel:
 
 
 def read_weights(directory: Path) -> None:
-    """Read the weights as the libraries do, in the middle of loading: raises what they raise for an absent shard or tensor."""
+    """Read the weights as the libraries do, in the middle of loading: raises what they raise for an absent shard or
+    tensor."""
     from safetensors import safe_open
 
     index = directory / "model.safetensors.index.json"

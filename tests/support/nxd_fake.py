@@ -1,8 +1,9 @@
-"""A fake `neuronx_distributed_inference` that honours its contract strictly: the device is absent here, the rules are not.
+"""A fake `neuronx_distributed_inference` that honours its contract strictly: the device is absent here, the rules are
+not.
 
-Which program a call reaches is decided as the library does, by its positions and its length; a mask that does not fit, a
-window that begins at 0, a program that was not built, a prefill as long as a window, two programs that both ask how the
-weights should lie: what the library answers wrong without a word, so does this, and where it raises, so does this.
+Which program a call reaches is decided as the library does, by its positions and its length; a mask that does not fit,
+a window that begins at 0, a program that was not built, a prefill as long as a window, two programs that both ask how
+the weights should lie: what the library answers wrong without a word, so does this, and where it raises, so does this.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""What the proofs of exactness share: toy pairs small enough to enumerate, the target's own distribution, one arm of the loop."""
+"""What the proofs of exactness share: toy pairs small enough to enumerate, the target's own distribution, one arm of
+the loop."""
 
 from __future__ import annotations
 

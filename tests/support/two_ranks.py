@@ -1,5 +1,5 @@
-"""What test_ranks has two processes do: `python -m tests.support.two_ranks DIRECTORY`. Rank 0 prints what it saw, as JSON; the other
-is started by the same command line, and never comes back from loading."""
+"""What test_ranks has two processes do: `python -m tests.support.two_ranks DIRECTORY`. Rank 0 prints what it saw, as
+JSON; the other is started by the same command line, and never comes back from loading."""
 
 from __future__ import annotations
 

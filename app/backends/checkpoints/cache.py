@@ -1,8 +1,8 @@
 """Things made once from a model's files and kept on disk, each in a directory named by what it was made from.
 
-Each directory holds a manifest (sizes and checksums), and one that does not match it is made again. The disk is a help, not a
-need: where it is full or read-only, what was to be kept is made in a temporary folder of this run. What was not used for
-longest goes when all together take too much.
+Each directory holds a manifest (sizes and checksums), and one that does not match it is made again. The disk is a help,
+not a need: where it is full or read-only, what was to be kept is made in a temporary folder of this run. What was not
+used for longest goes when all together take too much.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ def fingerprint(files: Iterable[Path], *parts: str) -> str:
 def filled(directory: Path, write: Callable[[Path], None]) -> Path:
     """`directory`, filled by `write` where it is not there or not whole; never half-filled, whoever else is at it.
 
-    Where nothing can be kept, a temporary directory of the same content. Raises what `write` raises, and PairError where
-    there is no room for that either.
+    Where nothing can be kept, a temporary directory of the same content. Raises what `write` raises, and PairError
+    where there is no room for that either.
     """
     if is_whole(directory):
         _use(directory)
@@ -100,7 +100,8 @@ def _temporary(name: str, write: Callable[[Path], None]) -> Path:
         write(directory)
     except OSError as error:
         raise PairError(
-            f"What is made from the model ({name}) cannot be kept anywhere ({error.strerror}); make room on the disk, or "
+            f"What is made from the model ({name}) cannot be kept anywhere ({error.strerror}); make room "
+            "on the disk, or "
             "name another with PLAYGROUND_MODELS or TMPDIR."
         ) from None
     return directory

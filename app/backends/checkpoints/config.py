@@ -31,9 +31,9 @@ class RopeScaling:
 
 @dataclass(frozen=True, slots=True)
 class LlamaConfig:
-    """The shape of a Llama. `kept_ids`: rows of a trimmed output layer, or 0 where it covers the vocabulary. `conditioned`:
-    a draft that reads, beside a token, the final state of the position before it (`fusion.weight` maps them to what is
-    added to the embedding)."""
+    """The shape of a Llama. `kept_ids`: rows of a trimmed output layer, or 0 where it covers the vocabulary.
+    `conditioned`: a draft that reads, beside a token, the final state of the position before it (`fusion.weight` maps
+    them to what is added to the embedding)."""
 
     num_layers: int
     hidden_size: int
@@ -61,7 +61,8 @@ class LlamaConfig:
         return self.num_layers * layer + self.vocab_size * self.hidden_size + self.hidden_size + output + fusion
 
     def rope_frequencies(self, factors: NDArray[np.float32] | None = None) -> NDArray[np.float64]:
-        """Radians a position, [head_size / 2]. factors: divisors a GGUF may carry beside or instead of `rope_scaling`."""
+        """Radians a position, [head_size / 2]. factors: divisors a GGUF may carry beside or instead of
+        `rope_scaling`."""
         frequencies = self.rope_theta ** (-np.arange(0, self.head_size, 2, dtype=np.float64) / self.head_size)
         scaling = self.rope_scaling
         if factors is not None:
@@ -135,7 +136,8 @@ def config_of(raw: dict[str, Any], generation: dict[str, Any], path: Path) -> Ll
         raise PairError(f"{path / 'config.json'} cannot be read ({error}); fetch the model again.") from None
     if config.num_heads % config.num_kv_heads or config.head_size % 2:
         raise PairError(
-            f"{path / 'config.json'} gives {heads} heads of {config.head_size} values and {config.num_kv_heads} of keys, "
+            f"{path / 'config.json'} gives {heads} heads of {config.head_size} values and "
+            f"{config.num_kv_heads} of keys, "
             "which do not divide; fetch the model again."
         )
     return config
@@ -164,7 +166,8 @@ def _stops(raw: dict[str, Any], generation: dict[str, Any]) -> tuple[int, ...]:
 
 
 def _rope(raw: dict[str, Any], path: Path) -> tuple[dict[str, Any], RopeScaling | None]:
-    """The rotary settings, wherever they stand, and the stretch they ask for. Raises PairError for one not known here."""
+    """The rotary settings, wherever they stand, and the stretch they ask for. Raises PairError for one not known
+    here."""
     rope = {**(raw.get("rope_scaling") or {}), **(raw.get("rope_parameters") or {})}  # transformers 5 moved them
     if any(isinstance(value, dict) for value in rope.values()):
         raise PairError(f"{path} gives each kind of layer a rope of its own; choose a plain Llama.")
@@ -182,7 +185,8 @@ def _rope(raw: dict[str, Any], path: Path) -> tuple[dict[str, Any], RopeScaling 
         original = int(rope["original_max_position_embeddings"])
         return rope, RopeScaling("llama3", _positive(rope, "factor"), low, high, original)
     raise PairError(
-        f"{path} uses {kind} rope scaling; only the plain one, linear and llama3's are supported, so choose another model."
+        f"{path} uses {kind} rope scaling; only the plain one, linear and llama3's are supported, so "
+        "choose another model."
     )
 
 

@@ -1,4 +1,5 @@
-"""What a configuration says that would make another model of it than a plain Llama: each would give wrong text, silently."""
+"""What a configuration says that would make another model of it than a plain Llama: each would give wrong text,
+silently."""
 
 from __future__ import annotations
 
@@ -49,8 +50,8 @@ _QUANTISED = {
 
 
 def deviation(raw: dict[str, Any], n_positions: int) -> str | None:
-    """What in a `config.json` is not a plain Llama's, and what would help; None where it is one. n_positions: the longest
-    context it gives."""
+    """What in a `config.json` is not a plain Llama's, and what would help; None where it is one. n_positions: the
+    longest context it gives."""
     architectures = raw.get("architectures") or []
     if isinstance(architectures, list) and architectures and not set(architectures) & set(CAUSAL):
         return _other(str(architectures[0]))
@@ -68,7 +69,10 @@ def deviation(raw: dict[str, Any], n_positions: int) -> str | None:
         return f"is a mixture of {raw[experts]} experts; choose a dense Llama"
     window = raw.get("sliding_window")
     if window and raw.get("use_sliding_window", True) and int(window) < n_positions:
-        return f"attends to a window of {window} tokens only; choose a model that attends to all, or set sliding_window to null"
+        return (
+            f"attends to a window of {window} tokens only; choose a model that attends to all, or set "
+            "sliding_window to null"
+        )
     for key, value in raw.items():
         if key in _HARMLESS or not (key in _NEUTRAL or _SUSPICIOUS.search(key)):
             continue
@@ -90,7 +94,10 @@ def _changes(key: str, value: Any) -> bool:
 
 def _other(architecture: str) -> str:
     if "eagle" in architecture.lower() or "medusa" in architecture.lower():
-        return f"is a {architecture}: a head that needs its target's hidden states; choose a draft that is a model of its own"
+        return (
+            f"is a {architecture}: a head that needs its target's hidden states; choose a draft that is "
+            "a model of its own"
+        )
     if architecture == "LlamaModel":
         return "is a LlamaModel, which has no output layer; choose a LlamaForCausalLM"
     return f"is a {architecture}; choose a LlamaForCausalLM"

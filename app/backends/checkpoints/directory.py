@@ -26,7 +26,8 @@ def without_weights(path: Path) -> str:
     pickled = next((name for name in names if name.endswith((".bin", ".pth", ".pt", ".ckpt"))), None)
     if pickled is not None:
         return (
-            f"{path} holds its weights as {pickled} only, a form that can run code when it is read; choose a revision with "
+            f"{path} holds its weights as {pickled} only, a form that can run code when it is read; "
+            "choose a revision with "
             "safetensors, or save it so with transformers."
         )
     other = [name for name in names if name.endswith(".safetensors")]
@@ -43,7 +44,8 @@ def without_config(path: Path) -> str | None:
         return f"{path} holds a LoRA adapter; merge it into its model first, and choose that."
     if (path / "params.json").exists():
         return (
-            f"{path} holds the model in Meta's own form; choose the Hugging Face form of it (config.json, safetensors), or "
+            f"{path} holds the model in Meta's own form; choose the Hugging Face form of it "
+            "(config.json, safetensors), or "
             "a GGUF."
         )
     return None

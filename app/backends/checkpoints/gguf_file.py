@@ -44,7 +44,8 @@ BESIDE = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
 
 
 class GgufCheckpoint:
-    """A Llama in a GGUF file, or in all parts of a split one; q and k rows are put back from GGUF's interleaved order."""
+    """A Llama in a GGUF file, or in all parts of a split one; q and k rows are put back from GGUF's interleaved
+    order."""
 
     def __init__(self, path: Path, config: LlamaConfig) -> None:
         """Raises PairError unless its tensors are those of a Llama of that shape, in types that can be read."""
@@ -68,7 +69,8 @@ class GgufCheckpoint:
         for kind, name in kinds.items():
             if not readable(kind):
                 raise PairError(
-                    f"{self._path.name} stores {name} as {kind}, which cannot be read here; choose another file of this "
+                    f"{self._path.name} stores {name} as {kind}, which cannot be read here; choose another file "
+                    "of this "
                     "model, such as Q8_0 or Q4_K_M."
                 )
 

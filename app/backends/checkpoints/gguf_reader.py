@@ -1,8 +1,8 @@
 """The bytes of one GGUF file: its metadata, and where its tensors lie.
 
-Nothing in the file is believed before it is checked against the file's size, so a damaged or hostile one ends in a sentence
-at once. The package `gguf` reads the same form, but holds every string of a vocabulary as an array (seconds, and gigabytes
-for a count that is not true); its names of types and its arithmetic of their blocks are used here.
+Nothing in the file is believed before it is checked against the file's size, so a damaged or hostile one ends in a
+sentence at once. The package `gguf` reads the same form, but holds every string of a vocabulary as an array (seconds,
+and gigabytes for a count that is not true); its names of types and its arithmetic of their blocks are used here.
 """
 
 from __future__ import annotations
@@ -48,7 +48,8 @@ class GgufFile:
                 head = file.read(len(LFS_POINTER))
                 if head == LFS_POINTER:
                     raise PairError(
-                        f"{path} is a Git LFS pointer, not the model; run git lfs pull in its folder, or fetch the file."
+                        f"{path} is a Git LFS pointer, not the model; run git lfs pull in its folder, or fetch the "
+                        "file."
                     )
                 with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
                     cursor = _Cursor(data)

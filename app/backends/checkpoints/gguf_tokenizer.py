@@ -29,7 +29,8 @@ Field = Callable[..., Any]
 @dataclass(frozen=True, slots=True)
 class BuiltTokenizer:
     """json: `tokenizer.json`'s text. adds_bos: whether the kind begins a text with BOS where the file does not say.
-    beside: whether the `tokenizer.json` beside has these tokens (None: there is none). notes: what a person should know."""
+    beside: whether the `tokenizer.json` beside has these tokens (None: there is none). notes: what a person should
+    know."""
 
     json: str
     adds_bos: bool

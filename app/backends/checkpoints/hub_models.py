@@ -34,8 +34,8 @@ def local(
 ) -> PairOptions:
     """The options with paths on this disk in place of ids and links: what they name is fetched, once.
 
-    First the configurations of both models, which are checked, and their memory where they run on the processor; then the
-    weights. progress: the terminal's where None. Raises PairError, and `FetchStopped` once `cancel` is set.
+    First the configurations of both models, which are checked, and their memory where they run on the processor; then
+    the weights. progress: the terminal's where None. Raises PairError, and `FetchStopped` once `cancel` is set.
     """
     named = {
         "target": reference(options.target, options.revision),

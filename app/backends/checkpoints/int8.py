@@ -1,5 +1,5 @@
-"""Weights in 8 bits: groups of `GROUP` in a row share a scale, in some matrices the whole row does. The text of the exact
-weights, at the fast kernels' pace.
+"""Weights in 8 bits: groups of `GROUP` in a row share a scale, in some matrices the whole row does. The text of the
+exact weights, at the fast kernels' pace.
 
 What was stored so and read again is quantised to the same values and scales: a draft packed in 8 bits loses nothing on
 the engine's default precision.
@@ -17,8 +17,8 @@ stays what it is (KL 0.011); with one scale a row everywhere it is 9%, and perpl
 
 
 def quantised(weight: NDArray[np.float32], name: str) -> tuple[NDArray[np.int8], NDArray[np.float16]]:
-    """(values [rows, groups, size], scales [rows, groups, 1]) of the matrix [rows, columns] of this name; a row that does
-    not divide into groups is one."""
+    """(values [rows, groups, size], scales [rows, groups, 1]) of the matrix [rows, columns] of this name; a row that
+    does not divide into groups is one."""
     rows, columns = weight.shape
     whole = columns % GROUP or any(part in name for part in WHOLE_ROWS)
     groups = weight.reshape(rows, -1, columns if whole else GROUP)

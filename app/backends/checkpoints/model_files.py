@@ -21,7 +21,8 @@ _TOKENIZER_FILES = ("tokenizer.json", *BESIDE, "special_tokens_map.json", "gener
 class ModelFiles:
     """`directory` holds its configuration and tokenizer: the model's own, or made from a GGUF's metadata.
 
-    `config` is what its files hold, checked: every tensor is there, in the shape it says and in a type that can be read.
+    `config` is what its files hold, checked: every tensor is there, in the shape it says and in a type that can be
+    read.
     """
 
     def __init__(self, path: Path, cache_dir: Path, name: str | None = None) -> None:
@@ -89,8 +90,8 @@ def _name(path: Path) -> str:
 def check_pair(target: ModelFiles, draft: ModelFiles) -> frozenset[int]:
     """The ids that mean one thing to the target and another to the draft, both special: never to be proposed.
 
-    Raises PairError unless the draft's other tokens are the target's, id by id. Names and sizes are not compared: either
-    vocabulary may be padded, and a draft without a tokenizer of its own was made for one target.
+    Raises PairError unless the draft's other tokens are the target's, id by id. Names and sizes are not compared:
+    either vocabulary may be padded, and a draft without a tokenizer of its own was made for one target.
     """
     if not (draft.directory / "tokenizer.json").exists():
         if draft.config.vocab_size != target.config.vocab_size:

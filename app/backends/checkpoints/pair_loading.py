@@ -79,7 +79,8 @@ def pair_files(
         )
     if draft_files.config.conditioned and not gives_states:
         raise PairError(
-            f"{draft_files.name} reads its target's hidden states, which this backend does not give; choose a draft that "
+            f"{draft_files.name} reads its target's hidden states, which this backend does not give; "
+            "choose a draft that "
             "reads tokens alone, such as assets/plain-draft for the embedded target, or --backend openvino."
         )
     return PairFiles(files, draft_files, never)

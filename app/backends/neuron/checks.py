@@ -27,7 +27,8 @@ def checkpoint(directory: Path) -> ModelConfig:
     raw = read_json(directory / "config.json")
     if raw.get("playground", {}).get("kept_ids"):
         raise PairError(
-            f"{directory} is a draft with a trimmed vocabulary, made for the openvino backend; choose a plain Llama draft."
+            f"{directory} is a draft with a trimmed vocabulary, made for the openvino backend; choose a "
+            "plain Llama draft."
         )
     config = read_config(directory / "config.json")
     _check_positions(directory, raw)
@@ -39,7 +40,8 @@ def checkpoint(directory: Path) -> ModelConfig:
 def _check_positions(directory: Path, raw: dict[str, Any]) -> None:
     if raw.get("rope_parameters") and "rope_theta" not in raw:
         raise PairError(
-            f"{directory}/config.json was written by transformers 5, and older ones would miss its rope_theta and load the "
+            f"{directory}/config.json was written by transformers 5, and older ones would miss its "
+            "rope_theta and load the "
             "model wrong; copy rope_theta (and rope_scaling) to its top level, as the original checkpoint has them."
         )
     rope = raw.get("rope_scaling") or {}
@@ -53,7 +55,8 @@ def _check_positions(directory: Path, raw: dict[str, Any]) -> None:
 
 
 def _check_arithmetic(directory: Path, raw: dict[str, Any]) -> None:
-    """What makes a model another function of its weights than a plain Llama, and is read by neither library, or by one."""
+    """What makes a model another function of its weights than a plain Llama, and is read by neither library, or by
+    one."""
     for key, what in IGNORED.items():
         if raw.get(key):
             raise PairError(
@@ -77,6 +80,7 @@ def checked_windows(windows: Ids[int], n_positions: int, library: str) -> tuple[
     longest = n_positions - 1 if library == NXD_INFERENCE else n_positions
     if not windows or min(windows) < 2 or max(windows) > longest:
         raise PairError(
-            f"Windows {', '.join(map(str, windows)) or '(none)'} cannot be compiled; choose one or more of 2 to {longest}."
+            f"Windows {', '.join(map(str, windows)) or '(none)'} cannot be compiled; choose one or more "
+            f"of 2 to {longest}."
         )
     return tuple(sorted(set(windows)))  # transformers-neuronx searches the list by bisection

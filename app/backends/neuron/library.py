@@ -46,6 +46,6 @@ class Library(Protocol):
     def load(
         self, directory: Path, config: ModelConfig, settings: Settings, artifacts: Path | None, *, known: bool
     ) -> Programs:
-        """The model on its cores, its package imported already. known: `artifacts` hold programs for exactly this; where
-        not, they are compiled, and kept there where it is not None. Raises whatever the library raises."""
+        """The model on its cores, its package imported already. known: `artifacts` hold programs for exactly this;
+        where not, they are compiled, and kept there where it is not None. Raises whatever the library raises."""
         ...

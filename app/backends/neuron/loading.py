@@ -100,8 +100,8 @@ def load_pair(
     target_dir, draft_dir: Hugging Face checkpoints. dtype: bf16, f16 or f32. tp_degree: NeuronCores that both models
     share; None: the planner's choice. n_positions: longest sequence, prompt and answer, in tokens. windows: the sizes
     of k that are offered; transformers-neuronx compiles each, NxD Inference the largest, which serves them all.
-    context_length_estimate: tokens of the one prefill program; None: half of n_positions (transformers-neuronx) or all of
-    them. artifacts: folder to keep compiled programs in. num_cores: NeuronCores of this machine, counted where None.
+    context_length_estimate: tokens of the one prefill program; None: half of n_positions (transformers-neuronx) or all
+    of them. artifacts: folder to keep compiled programs in. num_cores: NeuronCores of this machine, counted where None.
     library: its name; None: the first that is installed.
 
     Raises PairError: everything that can be known beforehand, before anything is imported or compiled.
@@ -146,7 +146,8 @@ def load_pair(
 def _check_prefill(engine: Library, prefill: int, n_positions: int, compiled: tuple[int, ...]) -> None:
     if not 1 < prefill <= n_positions:
         raise PairError(
-            f"A prefill of {prefill} tokens does not fit a context of {n_positions} positions; choose 2 to {n_positions}."
+            f"A prefill of {prefill} tokens does not fit a context of {n_positions} positions; choose 2 "
+            f"to {n_positions}."
         )
     if engine.name == NXD_INFERENCE and prefill in compiled:
         raise PairError(
@@ -186,7 +187,8 @@ def _load_failed(name: str, settings: Settings, artifacts: Path | None, error: E
     text = str(error)
     if "nec_comm is already init" in text:
         return PairError(
-            f"{name} would overlap in part the NeuronCores this process has initialised; restart the playground, and load "
+            f"{name} would overlap in part the NeuronCores this process has initialised; restart the "
+            "playground, and load "
             "both models with one tp_degree."
         )
     if re.search(r"allocat|out of memory|RESOURCE|NRT_FAIL", text, re.IGNORECASE):
@@ -196,7 +198,8 @@ def _load_failed(name: str, settings: Settings, artifacts: Path | None, error: E
         )
     if artifacts is not None:
         return PairError(
-            f"The compiled artefacts in {artifacts} cannot be loaded ({type(error).__name__}: {text}); delete that folder "
+            f"The compiled artefacts in {artifacts} cannot be loaded ({type(error).__name__}: {text}); "
+            "delete that folder "
             "to compile them again."
         )
     return PairError(

@@ -62,7 +62,8 @@ def check_cores(tp_degree: int) -> bool:
     """Whether the environment names the cores already. Raises PairError where it cannot work."""
     if _claimed_cores is not None and _claimed_cores != tp_degree:
         raise PairError(
-            f"This process has initialised {_claimed_cores} NeuronCores, and a pair on {tp_degree} would overlap them in "
+            f"This process has initialised {_claimed_cores} NeuronCores, and a pair on {tp_degree} would "
+            "overlap them in "
             f"part (`nec_comm is already init'd`); restart the playground with --tp-degree {tp_degree}."
         )
     # The first has precedence.
@@ -78,7 +79,8 @@ def check_cores(tp_degree: int) -> bool:
             ) from None
         if visible < tp_degree:
             raise PairError(
-                f"{variable}={value} gives this process {visible} NeuronCores and tp_degree is {tp_degree}; unset it, or "
+                f"{variable}={value} gives this process {visible} NeuronCores and tp_degree is {tp_degree}; "
+                "unset it, or "
                 "give it as many."
             )
         return True

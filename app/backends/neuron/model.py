@@ -1,7 +1,7 @@
 """A model on NeuronCores and its one KV cache, over the primitives that both libraries have.
 
-A prefill from position 0, one token at one position, a window of a compiled size at one position. Rollback is arithmetic:
-a stale slot is written again before it is attended.
+A prefill from position 0, one token at one position, a window of a compiled size at one position. Rollback is
+arithmetic: a stale slot is written again before it is attended.
 """
 
 from __future__ import annotations
@@ -84,7 +84,8 @@ class NeuronModel:
         return NeuronSequence(self)
 
     def prefill(self, token_ids: Ids[int]) -> Logits:
-        """Cache `token_ids`, up to the prefill program's size, from position 0; returns the last one's row, float32 [1, V]."""
+        """Cache `token_ids`, up to the prefill program's size, from position 0; returns the last one's row, float32 [1,
+        V]."""
         assert 1 <= len(token_ids) <= self.programs.prefill_limit, len(token_ids)
         return self._rows(1, lambda: self.programs.prefill(token_ids))
 
@@ -145,8 +146,8 @@ class NeuronSequence:
         return np.concatenate(rows)[-num_logits:]
 
     def _append(self, token_ids: Ids[int], num_logits: int) -> Iterator[Logits]:
-        """A prefill from position 0, for what needs no row of its own; then windows where one is compiled and fits, plain
-        steps elsewhere."""
+        """A prefill from position 0, for what needs no row of its own; then windows where one is compiled and fits,
+        plain steps elsewhere."""
         model, count, done = self._model, len(token_ids), 0
         if self.length == 0:
             done = min(count - num_logits + 1, model.programs.prefill_limit)

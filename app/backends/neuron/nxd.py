@@ -79,8 +79,8 @@ class NxdInference:
 
 @contextmanager
 def _own_workplace() -> Iterator[None]:
-    """An empty folder for the compiler, unless the person named one: the library's own keeps what another model left there,
-    and takes the layout of its weights from it."""
+    """An empty folder for the compiler, unless the person named one: the library's own keeps what another model left
+    there, and takes the layout of its weights from it."""
     if os.environ.get(WORKPLACE):
         yield
         return
@@ -93,11 +93,11 @@ def _own_workplace() -> Iterator[None]:
 
 
 def _with_steps(base: Any) -> Any:
-    """The class, with a program for single tokens beside its window: the stock one has a window only, so that whatever is
-    no prefill would have to be padded to it, and neither the target-only arm nor the context's end could be run.
+    """The class, with a program for single tokens beside its window: the stock one has a window only, so that whatever
+    is no prefill would have to be padded to it, and neither the target-only arm nor the context's end could be run.
 
-    The window alone decides how the weights lie (`enable_wlt_optimization`): the builder takes the layout asked for by the
-    first such program together with the answer to the last one.
+    The window alone decides how the weights lie (`enable_wlt_optimization`): the builder takes the layout asked for by
+    the first such program together with the answer to the last one.
     """
 
     class WithSteps(base):  # type: ignore[misc]
@@ -116,8 +116,8 @@ class NxdInferencePrograms:
         self.prefill_limit = prefill_limit
 
     def prefill(self, token_ids: Ids[int]) -> Any:
-        # Padded by us: the library pads ids with the model's padding id, which may be none of its vocabulary, and positions
-        # with ones, and answers for the first of the highest, which after one token alone is the padding.
+        # Padded by us: the library pads ids with the model's padding id, which may be none of its vocabulary, and
+        # positions with ones, and answers for the first of the highest, which after one token alone is the padding.
         padding = [0] * (self.prefill_limit - len(token_ids))
         return self._call([*token_ids, *padding], [*range(len(token_ids)), *padding], len(token_ids))
 
@@ -128,8 +128,8 @@ class NxdInferencePrograms:
         return self._call(token_ids, range(position, position + len(token_ids)), position)
 
     def _call(self, token_ids: Ids[int], positions: Ids[int], attended: int) -> Any:
-        """attended: slots before the tokens of a step or window (those a mask left to the library gets wrong); the tokens
-        themselves in a prefill."""
+        """attended: slots before the tokens of a step or window (those a mask left to the library gets wrong); the
+        tokens themselves in a prefill."""
         import torch
 
         with torch.no_grad():

@@ -38,7 +38,8 @@ def chosen(name: str | None) -> Library:
     if not installed:
         names = " nor ".join(library.package.replace("_", "-") for library in wanted)
         raise PairError(
-            f"{'Neither ' if len(wanted) > 1 else ''}{names} is {'' if len(wanted) > 1 else 'not '}installed here; activate "
+            f"{'Neither ' if len(wanted) > 1 else ''}{names} is "
+            f"{'' if len(wanted) > 1 else 'not '}installed here; activate "
             f"the Neuron environment that has it (`ls /opt | grep venv` shows those of AWS's images), or make one as "
             f"{wanted[0].requirements} says."
         )
@@ -84,7 +85,8 @@ def _wanted(name: str | None) -> list[Library]:
 
 def _placeholder(package: str, library: Library) -> PairError:
     return PairError(
-        f"The {package.replace('_', '-')} installed here is PyPI's empty placeholder; uninstall it and install the real one "
+        f"The {package.replace('_', '-')} installed here is PyPI's empty placeholder; uninstall it "
+        "and install the real one "
         f"from the AWS Neuron package repository, as {library.requirements} says."
     )
 

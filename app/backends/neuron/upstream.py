@@ -1,4 +1,5 @@
-"""The library's own loop, `SpeculativeGenerator`: a reference to compare with, never what a person should trust a text of."""
+"""The library's own loop, `SpeculativeGenerator`: a reference to compare with, never what a person should trust a text
+of."""
 
 from __future__ import annotations
 
@@ -46,7 +47,8 @@ def run_upstream(
         raise RequestError(f"The window k = {k} was not compiled; choose one of {', '.join(map(str, target.windows))}.")
     if target.vocab_size != draft.vocab_size:
         raise RequestError(
-            f"Upstream's loop needs equal vocabularies, and the draft's has {draft.vocab_size} ids where the target's has "
+            f"Upstream's loop needs equal vocabularies, and the draft's has {draft.vocab_size} ids where "
+            "the target's has "
             f"{target.vocab_size}; use this playground's own loop."
         )
     # A window may not cross the end of the context: a bare StopIteration otherwise.
@@ -160,8 +162,8 @@ class _Recorder:
     def _meant(self, said: list[Any], drafted: list[int]) -> tuple[int, int | None]:
         """How many drafts a row accepts, and the token of the target's it ends with, if it has one.
 
-        The loop counts the tokens that are not 0: it takes a 0 for padding, drops it, and goes on from what is before it.
-        Raises ModelError where that is not what the row says, or the row is none.
+        The loop counts the tokens that are not 0: it takes a 0 for padding, drops it, and goes on from what is before
+        it. Raises ModelError where that is not what the row says, or the row is none.
         """
         emitted = sum(token != 0 for token in said)
         accepted = next(

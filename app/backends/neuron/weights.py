@@ -1,7 +1,7 @@
 """The weights of a checkpoint, as far as they can be judged without reading them: the index, the shards, their headers.
 
-Both libraries read a file only when they need it, after minutes of compiling, and neither notices a tensor it has no place
-for. They take the first they find of: model.safetensors, its index, a pytorch_model.bin folder, file or index.
+Both libraries read a file only when they need it, after minutes of compiling, and neither notices a tensor it has no
+place for. They take the first they find of: model.safetensors, its index, a pytorch_model.bin folder, file or index.
 """
 
 from __future__ import annotations
@@ -35,13 +35,15 @@ def check_weights(directory: Path, model: ModelConfig) -> None:
         found = stored[names[name]]
         if found is not None and found != shape:
             raise PairError(
-                f"{name} in {directory} has the shape {list(found)} where config.json says {list(shape)}; fetch both again."
+                f"{name} in {directory} has the shape {list(found)} where config.json says {list(shape)}; "
+                "fetch both again."
             )
     allowed = {*wanted, "lm_head.weight"}
     extra = sorted(name for name in names if name not in allowed and not name.endswith(COMPUTED_ANEW))
     if extra:
         raise PairError(
-            f"{directory} has a tensor {extra[0]}, which no plain Llama has and which would be left out of every pass; choose "
+            f"{directory} has a tensor {extra[0]}, which no plain Llama has and which would be left out "
+            "of every pass; choose "
             "another model."
         )
 
@@ -126,7 +128,8 @@ def _weight_map(index: Path) -> dict[str, str]:
 
 
 def _header(file: Path) -> dict[str, Shape]:
-    """Tensor -> shape in a .safetensors file: eight bytes of length, that much JSON, then the data. Raises PairError."""
+    """Tensor -> shape in a .safetensors file: eight bytes of length, that much JSON, then the data. Raises
+    PairError."""
     damaged = PairError(f"{file} is damaged or cut off; fetch it again.")
     try:
         with file.open("rb") as opened:
@@ -149,14 +152,16 @@ def _header(file: Path) -> dict[str, Shape]:
     for name, kind in types.items():
         if kind not in READABLE_TYPES:
             raise PairError(
-                f"{file} stores {name} as {kind}, which would be read as other numbers or not at all; choose a checkpoint in "
+                f"{file} stores {name} as {kind}, which would be read as other numbers or not at all; choose "
+                "a checkpoint in "
                 f"one of {', '.join(READABLE_TYPES)}."
             )
     return shapes
 
 
 def _check_pickle(file: Path) -> None:
-    """What torch.save writes is a zip archive, its directory at the end, or, of old, a bare pickle. Raises PairError."""
+    """What torch.save writes is a zip archive, its directory at the end, or, of old, a bare pickle. Raises
+    PairError."""
     if not file.is_file():
         raise PairError(f"{file} is missing; fetch the model again.")
     with file.open("rb") as opened:

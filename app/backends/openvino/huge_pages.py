@@ -1,5 +1,6 @@
 """Huge pages under what this process already holds: a decoding pass reads every weight once, so it meets a page of
-4 KB 35,000 times for 139 MB, and in a virtual machine each of those is a long walk. The engine's allocator asks for none.
+4 KB 35,000 times for 139 MB, and in a virtual machine each of those is a long walk. The engine's allocator asks for
+none.
 """
 
 from __future__ import annotations
@@ -17,8 +18,8 @@ COLLAPSE = 25  # MADV_COLLAPSE, Linux 6.1
 def collapse() -> int:
     """Move this process's private memory into huge pages, where all of a huge page is in use; contents stay.
 
-    Returns the bytes moved or found there; 0 where the system cannot (not Linux, an old kernel, no memory in one piece):
-    then everything works as before, slower.
+    Returns the bytes moved or found there; 0 where the system cannot (not Linux, an old kernel, no memory in one
+    piece): then everything works as before, slower.
     """
     try:
         maps = Path("/proc/self/maps").read_text(encoding="ascii").splitlines()

@@ -37,8 +37,8 @@ def paged(graph: ov.Model) -> ov.Model:
     """`graph` with paged attention, changed in place.
 
     Inputs: input_ids, position_ids [T]; logit_rows [N], the rows of T to score; paged attention's own; of a conditioned
-    draft before [T, 1, 2 D], see `app.engine.sight.Sight`. Outputs: logits float32 [N, 1, rows of the output layer], and
-    where they are asked for the final states hidden float32 [T, 1, D].
+    draft before [T, 1, 2 D], see `app.engine.sight.Sight`. Outputs: logits float32 [N, 1, rows of the output layer],
+    and where they are asked for the final states hidden float32 [T, 1, D].
     """
     paged_attention_transformation(graph)
     return graph

@@ -35,8 +35,8 @@ PREFILL = 256  # tokens scored at once while a prompt is read: bounds the activa
 WIDTHS = (2, 3, 4, 5, 6, 8, 12, 16)
 """Rows a pass may be compiled for; a window between two of them runs on the wider."""
 FEW_WIDTHS = (4, 8, 16)
-"""The same for a sequence whose windows are many, beside that of a single row. Each program costs a second and a copy of
-the weights, and a pass after one of another program takes up to a tenth longer: its weights have left the caches."""
+"""The same for a sequence whose windows are many, beside that of a single row. Each program costs a second and a copy
+of the weights, and a pass after one of another program takes up to a tenth longer: its weights have left the caches."""
 COPY = 512_000_000
 """Bytes of weights up to which they are copied for a program of a fixed width. Rows of another number than the pass
 before cost the plugin some 4 ms over 30 layers: more than half the pass of a small model, little of a large one's."""
@@ -47,9 +47,10 @@ COPIES = 12
 class OpenVinoModel:
     """A compiled Llama; see `app.engine.model.Model`.
 
-    One program takes any number of rows and reads prompts. The windows a sequence is made for run on programs of a fixed
-    width, compiled when first asked for: the plugin then lays out every tensor once, not at each pass of another shape.
-    All of those give the same bits, and so does the first for any number of rows, but not the first and the others.
+    One program takes any number of rows and reads prompts. The windows a sequence is made for run on programs of a
+    fixed width, compiled when first asked for: the plugin then lays out every tensor once, not at each pass of another
+    shape. All of those give the same bits, and so does the first for any number of rows, but not the first and the
+    others.
     """
 
     windows: tuple[int, ...] | None = None
@@ -121,7 +122,8 @@ class OpenVinoModel:
         return sequence
 
     def _widths(self, windows: Ids[int]) -> dict[int, int]:
-        """By rows of a pass of at most these windows, those of the program it runs on; a single row is scored as two."""
+        """By rows of a pass of at most these windows, those of the program it runs on; a single row is scored as
+        two."""
         offered = WIDTHS if len(windows) <= len(FEW_WIDTHS) else FEW_WIDTHS
         found = {next((width for width in offered if width >= window), 0) for window in windows if window > 1}
         wider = sorted(width for width in found if 0 < width < self.n_positions)
@@ -129,8 +131,8 @@ class OpenVinoModel:
         return widths | ({1: WIDTHS[0]} if 1 in windows and self.n_positions > WIDTHS[0] else {})
 
     def _warm_up(self, counts: Ids[int], widths: dict[int, int]) -> None:
-        """Score as many rows once, by the programs of `widths`: the plugin builds its kernels when it first meets a shape,
-        and the arm that happened to be first would pay for both."""
+        """Score as many rows once, by the programs of `widths`: the plugin builds its kernels when it first meets a
+        shape, and the arm that happened to be first would pay for both."""
         sequence = OpenVinoSequence(self)
         sequence.widths = widths
         sequence.forward([0], 1)
@@ -141,7 +143,8 @@ class OpenVinoModel:
 
 
 class OpenVinoSequence:
-    """One KV cache; see `app.engine.model.Sequence`. widths: by rows of a pass, those of its program; None for any other."""
+    """One KV cache; see `app.engine.model.Sequence`. widths: by rows of a pass, those of its program; None for any
+    other."""
 
     def __init__(self, model: OpenVinoModel) -> None:
         self._model = model

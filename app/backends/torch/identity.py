@@ -29,8 +29,8 @@ class Found:
 def settle(model: TorchModel) -> Found:
     """Choose the widest set of program widths whose bits agree, and note in the model what was found.
 
-    Where widths differ among each other, every pass takes the widest, its unused rows padded: on an accelerator rows cost
-    next to nothing. On the processor they do, so there nothing is chosen, only found out.
+    Where widths differ among each other, every pass takes the widest, its unused rows padded: on an accelerator rows
+    cost next to nothing. On the processor they do, so there nothing is chosen, only found out.
     """
     choices = [model.widths[first:] for first in range(len(model.widths))] or [()]
     for widths in choices:

@@ -23,7 +23,8 @@ SPARE_ROWS = 16  # of a cache beyond the context: unused rows of a padded window
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """What a layer's matrices mean. heads, kv_heads: those held here, a part of the model's under tensor parallelism."""
+    """What a layer's matrices mean. heads, kv_heads: those held here, a part of the model's under tensor
+    parallelism."""
 
     heads: int
     kv_heads: int
@@ -38,7 +39,8 @@ class Shape:
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """qkv [(heads + 2 kv_heads) size, hidden], out [hidden, heads size], gate_up [2 inner, hidden], down [hidden, inner]."""
+    """qkv [(heads + 2 kv_heads) size, hidden], out [hidden, heads size], gate_up [2 inner, hidden], down [hidden,
+    inner]."""
 
     norm: Tensor
     qkv: Tensor
@@ -54,7 +56,8 @@ class Layer:
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """Consecutive layers on one device; the first stage has the embeddings, the last the final norm and output layer."""
+    """Consecutive layers on one device; the first stage has the embeddings, the last the final norm and output
+    layer."""
 
     device: Any
     layers: tuple[Layer, ...]
@@ -99,8 +102,8 @@ class Operations(Protocol):
         ...
 
     def attend(self, qkv: Tensor, cache: tuple[Tensor, Tensor], place: Any, shape: Shape) -> Tensor:
-        """Rotate queries and keys of qkv [W, (heads + 2 kv_heads) size], write keys and values into the cache, attend to
-        all up to each row's own; [W, heads size]."""
+        """Rotate queries and keys of qkv [W, (heads + 2 kv_heads) size], write keys and values into the cache, attend
+        to all up to each row's own; [W, heads size]."""
         ...
 
     def silu_mul(self, gate_up: Tensor) -> Tensor:

@@ -23,7 +23,8 @@ def prepare(options: PairOptions, freed: int) -> Callable[[], Pair]:
         from app.backends.torch import devices, placement, ranks
     except ImportError as error:
         raise PairError(
-            f"The torch backend's packages are not installed ({error}); start with ./launch.sh, which installs them, or "
+            f"The torch backend's packages are not installed ({error}); start with ./launch.sh, which "
+            "installs them, or "
             "pip install -r app/backends/requirements-torch.txt."
         ) from None
     device = devices.choose_device(options.device)
@@ -83,7 +84,8 @@ def identity_notes(target: Model) -> tuple[str, ...]:
     if difference == 0:
         return (f"{target.name} gave the same bits for a row in every window, in a check at load.",)
     return (
-        f"{target.name} gave logits that differ by up to {difference:.1g} with the window a row is scored in, in a check at "
+        f"{target.name} gave logits that differ by up to {difference:.1g} with the window a row is "
+        "scored in, in a check at "
         "load: at temperature 0 the arms may part where two tokens are that near.",
     )
 

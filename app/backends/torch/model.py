@@ -1,8 +1,8 @@
 """Llama pairs on PyTorch: CUDA, whatever other accelerator torch has, or the processor.
 
-The Llama is ours (`llama`), over static caches: a pass of one to sixteen rows runs on a program of a few fixed widths, and
-is recorded once as a CUDA graph where there is CUDA. Whether a row's logits depend on the window it was scored in is found
-out at load (`identity`), not promised.
+The Llama is ours (`llama`), over static caches: a pass of one to sixteen rows runs on a program of a few fixed widths,
+and is recorded once as a CUDA graph where there is CUDA. Whether a row's logits depend on the window it was scored in
+is found out at load (`identity`), not promised.
 """
 
 from __future__ import annotations

@@ -15,8 +15,8 @@ Tensor = Any
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """cos, sin: float32 [W, 1, size / 2]. index: the window's positions, int64 [W]. mask: bool [W * group, end], whether a
-    query may see a key; None where a single row sees all."""
+    """cos, sin: float32 [W, 1, size / 2]. index: the window's positions, int64 [W]. mask: bool [W * group, end],
+    whether a query may see a key; None where a single row sees all."""
 
     cos: Tensor
     sin: Tensor

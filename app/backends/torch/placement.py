@@ -32,9 +32,9 @@ def load(
     exact: bool = True,
     ranks: Ranks | None = None,
 ) -> TorchModel:
-    """The checkpoint ready to run. kept_ids: the ids a trimmed output layer covers, [kept_ids]. layers: each one's device,
-    chosen by what is free where None. exact: find out whether rows depend on their window. ranks: the processes that share it. Raises
-    PairError."""
+    """The checkpoint ready to run. kept_ids: the ids a trimmed output layer covers, [kept_ids]. layers: each one's
+    device, chosen by what is free where None. exact: find out whether rows depend on their window. ranks: the processes
+    that share it. Raises PairError."""
     try:
         of = devices.DTYPES[dtype]
         part = llama.Part() if ranks is None else ranks.part

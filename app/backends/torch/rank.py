@@ -1,5 +1,5 @@
-"""One of the processes of tensor parallelism that rank 0 starts: `python -m app.backends.torch.rank OPTIONS`, the options of the pair
-as JSON; its rank is in the environment. It follows until rank 0 ends."""
+"""One of the processes of tensor parallelism that rank 0 starts: `python -m app.backends.torch.rank OPTIONS`, the
+options of the pair as JSON; its rank is in the environment. It follows until rank 0 ends."""
 
 from __future__ import annotations
 

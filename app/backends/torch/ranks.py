@@ -1,8 +1,9 @@
-"""Tensor parallelism: the same program in several processes, each with its part of every matrix. Rank 0 runs the loop and
-the page; the others do the passes it announces.
+"""Tensor parallelism: the same program in several processes, each with its part of every matrix. Rank 0 runs the loop
+and the page; the others do the passes it announces.
 
-Started by torchrun (one machine or several), the ranks are there already; else rank 0 starts the others on this machine, as
-`python -m app.backends.torch.rank`. What is announced goes over gloo, whatever carries the tensors: it is a few numbers.
+Started by torchrun (one machine or several), the ranks are there already; else rank 0 starts the others on this
+machine, as `python -m app.backends.torch.rank`. What is announced goes over gloo, whatever carries the tensors: it is a
+few numbers.
 """
 
 from __future__ import annotations
@@ -76,7 +77,8 @@ class Ranks:
         return torch.cat(parts, -1)
 
     def begin(self) -> None:
-        """Rank 0: from here on the others follow. Until then all of them load, and check themselves, by the same steps."""
+        """Rank 0: from here on the others follow. Until then all of them load, and check themselves, by the same
+        steps."""
         self._begun = True
         atexit.register(self.end)
 
@@ -187,7 +189,8 @@ def own_device(device: Any) -> Any:
 
 
 def check(size: int, names_and_counts: Sequence[tuple[str, int, int]]) -> None:
-    """Raise PairError unless key heads and inner rows divide by the size. names_and_counts: model, key heads, inner size."""
+    """Raise PairError unless key heads and inner rows divide by the size. names_and_counts: model, key heads, inner
+    size."""
     for name, heads, inner in names_and_counts:
         if heads % size or inner % size:
             fitting = [n for n in range(2, size) if heads % n == 0 and inner % n == 0]

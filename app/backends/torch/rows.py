@@ -27,7 +27,8 @@ class Drawn:
 
 
 def to_host(values: Tensor) -> NDArray[Any]:
-    """A copy in main memory, waited for; page-locked on the way from CUDA, where a plain one takes several times as long."""
+    """A copy in main memory, waited for; page-locked on the way from CUDA, where a plain one takes several times as
+    long."""
     if values.device.type == "cuda":
         held = torch.empty(values.shape, dtype=values.dtype, pin_memory=True)
         held.copy_(values, non_blocking=True)
@@ -54,8 +55,9 @@ class DeviceRows:
         following: Tensor | None = None,
         drawn: Drawn | None = None,
     ) -> None:
-        """logits: float32 [n, V]. unusable: what to raise for a row that is not finite. values: `warp.scalars` on the device.
-        following: int64 [n - 1], the tokens that stand behind the first rows, whose probabilities come over at once."""
+        """logits: float32 [n, V]. unusable: what to raise for a row that is not finite. values: `warp.scalars` on the
+        device. following: int64 [n - 1], the tokens that stand behind the first rows, whose probabilities come over at
+        once."""
         self.shape: tuple[int, int] = (logits.shape[0], logits.shape[1])
         self.lasting = drawn is not None
         self._logits, self._unusable, self._drawn = logits, unusable, drawn
