@@ -189,6 +189,7 @@ PROGRAMS = (
     "grep",
     "ln",
     "mktemp",
+    "readlink",
     "rm",
     "sh",
     "tail",
