@@ -118,7 +118,8 @@ def session(
     upstream: bool = False,
     folder: Path | None = None,
 ) -> Session:
-    """The session of the pair that the flags name, with the acceptor of `--acceptor` where that is one of the user's own.
+    """The session of the pair that the flags name, with the acceptor of `--acceptor` where that is one of the user's
+    own.
 
     requests: what will be asked of it, refused before minutes of loading where
     that is known; upstream: of the engine's own loop. folder: holds the pairs it may switch to. Raises PlaygroundError.

@@ -65,7 +65,7 @@ class Acceptor(ABC):
 
     @property
     def draws(self) -> bool:
-        """Whether `propose` is the plain draw by the round's DRAFT coin, which may then be made where the draft's rows are."""
+        """Whether `propose` is the plain draw by the DRAFT coin, which may then be made where the draft's rows are."""
         return type(self).propose is Acceptor.propose
 
     def propose(self, draft_probs: Probs, noise: RoundNoise, offset: int) -> int:
@@ -93,8 +93,8 @@ class Acceptor(ABC):
     def grounds(
         self, draft_ids: Sequence[int], draft_probs: Probs, target_probs: Probs, noise: RoundNoise
     ) -> tuple[Grounds, ...]:
-        """What the rule went by at each of the g judged drafts, besides the coin: for the viewer, and worked out again, so
-        that `__call__` spends no time on it. Arguments as there. () where a rule has nothing to add."""
+        """What the rule went by at each of the g judged drafts, besides the coin: for the viewer, and worked out again,
+        so that `__call__` spends no time on it. Arguments as there. () where a rule has nothing to add."""
         return ()
 
 
@@ -169,7 +169,10 @@ class Lenient(Rejection):
 
 class Typical(TokenWise):
     name = "typical"
-    description = f"Keep any draft that is plausible for the target's entropy, with no coin (Medusa, ε = {TYPICAL_EPSILON}, δ = {TYPICAL_DELTA})."
+    description = (
+        "Keep any draft that is plausible for the target's entropy, with no coin "
+        f"(Medusa, ε = {TYPICAL_EPSILON}, δ = {TYPICAL_DELTA})."
+    )
     lossless = False
     coin = False
     whole_row = True

@@ -1,7 +1,8 @@
 """An engine's process, started by `app.hosting.process` with two inherited descriptors: a socket and a lifeline.
 
-It is told a recipe, then what to do, one message a line: run, switch. A run's answer is the trace's own lines; after each of
-them the engine waits until it is asked for the next, as a generator does, so that nothing the page does overlaps a pass.
+It is told a recipe, then what to do, one message a line: run, switch. A run's answer is the trace's own lines; after
+each of them the engine waits until it is asked for the next, as a generator does, so that nothing the page does
+overlaps a pass.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""An engine in a process of its own, watched: what ends it or hangs it ends one run, and the next finds another engine."""
+"""An engine in a process of its own, watched: what ends it or hangs it ends one run, and the next finds another
+engine."""
 
 from __future__ import annotations
 
@@ -96,7 +97,8 @@ class Child:
 
 
 class ProcessEngine(Described):
-    """One pair in one process; runs take turns. See `app.engine.session.Session`, whose attributes and methods it has."""
+    """One pair in one process; runs take turns. See `app.engine.session.Session`, whose attributes and methods it
+    has."""
 
     def __init__(
         self,
@@ -107,8 +109,8 @@ class ProcessEngine(Described):
         prefill_seconds: float = PREFILL_SECONDS,
         memory: int | None = None,
     ) -> None:
-        """Loads the pair. python: the interpreter of the environment its backend needs. memory: bytes it may hold beside the
-        files it reads. Raises PlaygroundError."""
+        """Loads the pair. python: the interpreter of the environment its backend needs. memory: bytes it may hold
+        beside the files it reads. Raises PlaygroundError."""
         self._recipe, self._python, self._memory = recipe, python, memory
         self._round_seconds, self._prefill_seconds = round_seconds, max(round_seconds, prefill_seconds)
         self._lock = threading.Lock()
@@ -134,8 +136,8 @@ class ProcessEngine(Described):
         return self._child.process.poll() is None
 
     def run(self, request: Request, *, stopped: Callable[[], bool] | None = None) -> Generator[Event, None, None]:
-        """See `Session.run`; what cannot run raises on the first step. stopped: asked while a round takes long; an engine
-        that does not come to its end is given up."""
+        """See `Session.run`; what cannot run raises on the first step. stopped: asked while a round takes long; an
+        engine that does not come to its end is given up."""
         with self._lock:
             child, line = self._begun(request, stopped)
             over = False

@@ -107,14 +107,13 @@ class Grounds:
 class DraftedToken:
     """A token the draft proposed, and its verdict.
 
-    q and p: its warped probability in the draft and the target. u: the coin, uniform in [0, 1); threshold: what
-    u was held against (min(1, p/q) for `rejection`); both None where the acceptor flips no coin for it or
-    never judged it. The alternatives are those of the draft and of the target at this position.
+    q and p: its warped probability in the draft and the target. u: the coin, uniform in [0, 1); threshold: what u was
+    held against (min(1, p/q) for `rejection`); both None where the acceptor flips no coin for it or never judged it.
 
     draft_model_prob, target_model_prob: its probability in each model's plain softmax, before the warp. target_entropy:
-    of the target's plain softmax here, nats. divergence: KL of the draft's plain softmax from the target's, Σ q log(q/p),
-    nats; None for a looked-up token. overlap: Σ min(p, q) of the warped rows, the chance that `rejection` keeps a draft
-    drawn here. grounds: what the acceptor went by. All six are None in a trace of version 1.
+    of the target's plain softmax here, nats. divergence: KL of the draft's plain softmax from the target's, nats,
+    Σ q log(q/p); None for a looked-up token. overlap: Σ min(p, q) of the warped rows, the chance that `rejection` keeps
+    a draft drawn here. grounds: what the acceptor went by. All six are None in a trace of version 1.
     """
 
     id: int
@@ -155,11 +154,11 @@ class FinalToken:
 class Round:
     """One round of one arm; round 0 is the prefill with its first token.
 
-    final is None where an accepted stop token ended the arm. Seconds are compute time of this arm alone:
-    draft passes, the target's pass, and everything else the loop did (host). total_variation: the analytic
-    distance between the emitted tokens' distribution and the target's, the worst of this round; None where
-    it was not computed. finish_reason is set on an arm's last round. k: the widest window the round was to have (the
-    draft ends it at a stop token, and with k = auto where another draft would not pay); None in traces of before it was recorded.
+    final is None where an accepted stop token ended the arm. Seconds are compute time of this arm alone: draft passes,
+    the target's pass, and all else the loop did (host). total_variation: the distance between the emitted tokens'
+    distribution and the target's, worst of this round; None where it was not computed. finish_reason is set on an arm's
+    last round. k: the widest it was to be (the draft ends it at a stop token, and with k = auto where another draft
+    would not pay); None in traces of before it was recorded.
     """
 
     index: int
@@ -192,8 +191,8 @@ class Round:
 @dataclass(frozen=True, slots=True)
 class RunStarted:
     """The first event. bit_identical: the backend promises window-independent logits. same_text: the acceptor makes
-    both arms print one text at any temperature, given such logits. engine: whose loop ran the speculative arm; upstream: that of
-    the backend's library, which promises nothing of the text (own in traces of before it was recorded)."""
+    both arms print one text at any temperature, given such logits. engine: whose loop ran the speculative arm;
+    upstream: the library's, which promises nothing of the text (own where it was not recorded)."""
 
     request: Request
     pair: str

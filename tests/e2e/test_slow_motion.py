@@ -86,7 +86,8 @@ def test_a_step_stops_inside_a_window(open_page: Open, address: str) -> None:
     rounds = trace.rounds(finish(page), "speculative")
     refused = next(r for r in rounds if [d.state for d in r.drafted] == ["accepted", "rejected"])
     page.evaluate(
-        "(index) => { const { store } = window.Playground; store.seek(store.run.arms.speculative.rounds[index - 1].clock + 1e-7); }",
+        "(index) => { const { store } = window.Playground; "
+        "store.seek(store.run.arms.speculative.rounds[index - 1].clock + 1e-7); }",
         refused.index,
     )
     step = page.get_by_role("button", name="step ›")

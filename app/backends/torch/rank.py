@@ -37,7 +37,8 @@ def main(arguments: list[str]) -> int:
 
 
 def _end_with(parent: int) -> None:
-    """End this process when the one that started it is gone: while both look for each other, nothing else would tell."""
+    """End this process when the one that started it is gone: while both look for each other, nothing else would
+    tell."""
     while os.getppid() == parent:
         time.sleep(LOOK_SECONDS)
     os._exit(2)
