@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from app.record import metrics, trace
 from app.record.limits import AUTO, K
-from app.record.trace import Event, Round, RunFinished, State, TokenTexts, join_pieces, piece_text
+from app.record.pieces import join_pieces, piece_text
+from app.record.trace import Event, Round, RunFinished, State, TokenTexts
 from app.ui import render
 from app.ui.assets import json_for_html
 from app.ui.export import export_html

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from app.engine.pair import Pair
 from app.errors import PairError, RequestError
 from app.pairs.tokenizer import TextTokenizer
-from app.record.trace import join_pieces, piece_text
+from app.record.pieces import join_pieces, piece_text
 
 # SmolLM2's vocabulary lacks six control bytes, and F1 and F2, which begin only characters not yet assigned
 ENCODABLE = st.characters(exclude_categories=["Cs", "Cn"], exclude_characters="\x04\x06\x13\x14\x16\x1d")

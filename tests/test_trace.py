@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from app.errors import TraceError
 from app.record import trace
+from app.record.pieces import join_pieces, piece_text
 from tests.support import traces
 
 
@@ -28,16 +29,16 @@ def test_a_trace_round_trips() -> None:
 
 @given(st.binary(max_size=12))
 def test_any_bytes_survive_as_a_piece(data: bytes) -> None:
-    event = trace.TokenTexts({5: trace.piece_text(data)})
+    event = trace.TokenTexts({5: piece_text(data)})
     back = trace.loads(trace.dumps(event))
     assert back == event
-    assert trace.piece_text(data).encode("utf-8", "surrogateescape") == data
+    assert piece_text(data).encode("utf-8", "surrogateescape") == data
 
 
 def test_split_characters_are_whole_again_when_joined() -> None:
-    halves = [trace.piece_text(part) for part in (b"caf\xc3", b"\xa9 ", b"\xf0\x9f", b"\x98\x80")]
-    assert trace.join_pieces(halves) == "café 😀"
-    assert trace.join_pieces([halves[0]]) == "caf\ufffd"
+    halves = [piece_text(part) for part in (b"caf\xc3", b"\xa9 ", b"\xf0\x9f", b"\x98\x80")]
+    assert join_pieces(halves) == "café 😀"
+    assert join_pieces([halves[0]]) == "caf\ufffd"
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from app.engine.requests import drafters, prompt_ids, validate
 from app.errors import PairError, PlaygroundError, RequestError
 from app.machine import process_memory
 from app.record.limits import DEFAULT_K, MAX_K
+from app.record.pieces import piece_text
 from app.record.trace import (
     Event,
     ModelCard,
@@ -28,7 +29,6 @@ from app.record.trace import (
     RunStarted,
     TokenTexts,
     mentioned_ids,
-    piece_text,
 )
 
 log = logging.getLogger(__name__)

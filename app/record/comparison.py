@@ -13,7 +13,8 @@ from typing import Any
 
 from app.errors import RequestError
 from app.record.metrics import ArmMetrics, Metrics
-from app.record.trace import ARMS, Arm, Event, RunStarted, join_pieces
+from app.record.pieces import join_pieces
+from app.record.trace import ARMS, Arm, Event, RunStarted
 from app.record.typed import build
 
 FIGURES: dict[str, tuple[str, bool | None]] = {

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
+from app.record.pieces import join_pieces
 from app.record.trace import (
     ARMS,
     Arm,
@@ -20,7 +21,6 @@ from app.record.trace import (
     Round,
     RunStarted,
     TokenTexts,
-    join_pieces,
 )
 
 

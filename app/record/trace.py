@@ -242,16 +242,6 @@ _FORMER_AUTO = 0
 """How a request of version 1 said auto before it had a name."""
 
 
-def piece_text(piece: bytes) -> str:
-    """A token's bytes as the string `TokenTexts` holds."""
-    return piece.decode("utf-8", "surrogateescape")
-
-
-def join_pieces(pieces: Iterable[str]) -> str:
-    """The text of joined pieces: split characters are whole again, broken ones become U+FFFD."""
-    return "".join(pieces).encode("utf-8", "surrogateescape").decode("utf-8", "replace")
-
-
 def to_dict(event: Event) -> dict[str, Any]:
     """The event as JSON types, with its `type` first."""
     return {"type": _NAMES[type(event)], **asdict(event)}

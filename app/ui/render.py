@@ -14,6 +14,7 @@ from typing import Any
 from app.record import theory
 from app.record.limits import AUTO
 from app.record.metrics import ArmMetrics, Metrics, acceptance_by_kind
+from app.record.pieces import join_pieces
 from app.record.trace import (
     Arm,
     Event,
@@ -22,7 +23,6 @@ from app.record.trace import (
     RunStarted,
     TokenTexts,
     dumps,
-    join_pieces,
 )
 
 Item = dict[str, Any]
