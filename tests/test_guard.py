@@ -20,6 +20,7 @@ from app.ui import guard, routes
 from app.ui.desk import Desk
 from app.ui.logins import Logins
 from tests.support.pages import served, toy_session
+from tests.support.waiting import finished
 
 JSON = {"content-type": "application/json"}
 RUN = ["Hi", 3, 8, 0, 1, 0, 0, "rejection", "draft", "both", "", True]
@@ -289,7 +290,7 @@ def test_wrong_passwords_wait_and_take_turns() -> None:
         await attempt(400)
         assert len(slept) == before + 2
 
-    asyncio.run(scenario())
+    finished(scenario())
 
 
 def test_a_fault_of_the_server_is_a_sentence_and_one_line(caplog: pytest.LogCaptureFixture) -> None:
@@ -305,7 +306,7 @@ def test_a_fault_of_the_server_is_a_sentence_and_one_line(caplog: pytest.LogCapt
         return {"type": "http.request", "body": b"", "more_body": False}
 
     scope = {"type": "http", "method": "GET", "path": "/", "query_string": b"", "headers": [(b"host", b"localhost")]}
-    asyncio.run(guard.Guard(broken, Desk())(scope, receive, send))
+    finished(guard.Guard(broken, Desk())(scope, receive, send))
     assert sent[0]["status"] == 400
     assert b"secret" not in sent[1]["body"]
     assert "secret" in caplog.text
@@ -334,6 +335,6 @@ def test_figures_are_this_machines_alone_where_a_login_is_asked_for() -> None:
         await guard.Guard(receive, Desk(), login=True)(scope, receive, send)  # type: ignore[arg-type]
         return int(sent[0]["status"])
 
-    assert asyncio.run(status("127.0.0.1")) == 200
-    assert asyncio.run(status("10.0.0.1")) == 403
-    assert asyncio.run(status("127.0.0.1", (b"x-forwarded-for", b"10.0.0.1"))) == 403
+    assert finished(status("127.0.0.1")) == 200
+    assert finished(status("10.0.0.1")) == 403
+    assert finished(status("127.0.0.1", (b"x-forwarded-for", b"10.0.0.1"))) == 403

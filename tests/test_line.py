@@ -13,6 +13,7 @@ from app.ui.desk import Desk, Visitor
 from app.ui.line import Line, Place
 from app.ui.readers import Readers
 from app.ui.stops import Stops
+from tests.support.waiting import finished
 
 
 def test_first_come_first_served_and_waiting_holds_no_thread() -> None:
@@ -35,7 +36,7 @@ def test_first_come_first_served_and_waiting_holds_no_thread() -> None:
         assert (line.running, line.waiting) == (0, 0)
         return order
 
-    assert asyncio.run(scenario()) == list(range(200))
+    assert finished(scenario()) == list(range(200))
 
 
 def test_the_line_is_bounded_and_so_is_each_client() -> None:
@@ -52,7 +53,7 @@ def test_the_line_is_bounded_and_so_is_each_client() -> None:
         async with line.ticket("a"):
             assert line.running == 1
 
-    asyncio.run(scenario())
+    finished(scenario())
 
 
 def test_several_engines_have_several_at_once() -> None:
@@ -64,7 +65,7 @@ def test_several_engines_have_several_at_once() -> None:
             assert not third.turn.is_set()
             assert line.place(third) == Place(1, None)
 
-    asyncio.run(scenario())
+    finished(scenario())
 
 
 def test_a_wait_is_estimated_from_the_turns_before() -> None:
@@ -80,7 +81,7 @@ def test_a_wait_is_estimated_from_the_turns_before() -> None:
             assert two.seconds == pytest.approx(2 * one.seconds)
             assert one.seconds >= 0.01
 
-    asyncio.run(scenario())
+    finished(scenario())
 
 
 def test_what_is_pumped_is_made_in_the_engines_thread_and_closed_after_the_step_under_way() -> None:
@@ -112,7 +113,7 @@ def test_what_is_pumped_is_made_in_the_engines_thread_and_closed_after_the_step_
             await step
         assert closed.is_set()
 
-    asyncio.run(scenario())
+    finished(scenario())
     assert all(name.startswith("engine") for name in made)
 
 
@@ -127,7 +128,7 @@ def test_an_error_of_what_is_pumped_arrives() -> None:
         with pytest.raises(RequestError, match="No"):
             await anext(pumped)
 
-    asyncio.run(scenario())
+    finished(scenario())
 
 
 def test_a_run_that_nobody_reads_is_given_up() -> None:
@@ -140,7 +141,7 @@ def test_a_run_that_nobody_reads_is_given_up() -> None:
         async with readers.watched(("page", "call"), stop, patience=0.02):
             await asyncio.wait_for(stop.wait(), 60)
 
-    asyncio.run(scenario())
+    finished(scenario())
 
 
 def test_a_stop_that_comes_before_its_run_is_kept_and_is_its_owners_alone() -> None:
@@ -161,7 +162,7 @@ def test_a_stop_that_comes_before_its_run_is_kept_and_is_its_owners_alone() -> N
             assert not forgotten.is_set()
             assert kept.is_set()
 
-    asyncio.run(scenario())
+    finished(scenario())
 
 
 def test_who_finds_no_room_is_counted() -> None:
@@ -173,4 +174,4 @@ def test_who_finds_no_room_is_counted() -> None:
                     pass
         assert b'playground_refused_total{by="line"} 1.0' in desk.figures.text()
 
-    asyncio.run(scenario())
+    finished(scenario())

@@ -15,6 +15,7 @@ from app.record.trace import Event, Request, loads
 from app.ui.desk import Desk, Limits, Visitor
 from app.ui.live import SLOTS, Recent, Updates, stream
 from tests.support.traces import trace as both_arms
+from tests.support.waiting import finished
 
 
 class Recorded:
@@ -55,7 +56,7 @@ def run(source: Any, interval: float = 0.0, desk: Desk | None = None) -> list[li
     async def collected() -> list[list[str]]:
         return [value async for value in streamed(source, desk or Desk(), asyncio.Event(), interval)]
 
-    return seen(asyncio.run(collected()))
+    return seen(finished(collected()))
 
 
 def test_every_event_arrives_once_and_in_order() -> None:
@@ -114,7 +115,7 @@ def test_stop_ends_the_trace_in_good_order() -> None:
         stop.set()
         return first + [value async for value in values]
 
-    events = [loads(item["line"]) for items in seen(asyncio.run(stopped())) for item in items]
+    events = [loads(item["line"]) for items in seen(finished(stopped())) for item in items]
     assert source.closed
     assert source.given == 3, "not one round more than the one under way"
     assert events[:3] == both_arms()[:3]
@@ -132,7 +133,7 @@ def test_closing_the_stream_closes_the_run_and_leaves_the_line() -> None:
         assert source.closed
         assert desk.line.running == desk.line.waiting == 0
 
-    asyncio.run(left())
+    finished(left())
 
 
 def test_a_run_takes_as_long_as_a_run_may_at_most() -> None:
@@ -176,7 +177,7 @@ def test_second_in_line_is_told_its_place_and_then_runs() -> None:
         assert [value async for value in running]
         return [told] + [value async for value in waiting]
 
-    rest = seen(asyncio.run(both()))
+    rest = seen(finished(both()))
     assert [loads(item["line"]) for items in rest[1:] for item in items] == both_arms()
 
 
@@ -191,7 +192,7 @@ def test_stop_while_waiting_gives_up_the_place() -> None:
             stop.set()
             return [first] + [value async for value in waiting]
 
-    assert seen(asyncio.run(stopped()))[-1] == [{"error": "Stopped before its turn came."}]
+    assert seen(finished(stopped()))[-1] == [{"error": "Stopped before its turn came."}]
     assert second.given == 0
 
 
@@ -203,5 +204,5 @@ def test_a_run_stopped_before_it_began_makes_nothing() -> None:
         stop.set()
         return [value async for value in streamed(source, Desk(), stop)]
 
-    assert seen(asyncio.run(stopped())) == [[{"error": "Stopped before its turn came."}]]
+    assert seen(finished(stopped())) == [[{"error": "Stopped before its turn came."}]]
     assert source.given == 0

@@ -23,6 +23,7 @@ from app.ui.desk import Desk, Visitor
 from tests.support.pages import EXAMPLES, toy_session
 from tests.support.simulated import SimulatedSession
 from tests.support.traces import SPECULATIVE, started, target_arm, texts, trace
+from tests.support.waiting import finished
 from tests.test_hardware import text
 
 
@@ -118,7 +119,7 @@ def everything(prompts: list[str]) -> list[Any]:
     async def collected() -> list[Any]:
         return [shown async for shown in updates(asyncio.Event(), prompts)]
 
-    return asyncio.run(collected())
+    return finished(collected())
 
 
 def test_outputs_follow_the_sweep_to_its_end() -> None:
@@ -137,7 +138,7 @@ def test_stop_ends_the_sweep_within_a_round_and_keeps_what_was_measured() -> Non
         stop.set()
         return [shown async for shown in steps]
 
-    (last,) = asyncio.run(stopped())
+    (last,) = finished(stopped())
     assert "Stopped after 2 of 100 runs" in text(last[0])
 
 
@@ -183,7 +184,7 @@ def test_others_wait_in_line() -> None:
         assert "run 1 of 2" in text((await anext(steps))[0])
         await steps.aclose()
 
-    asyncio.run(scenario())
+    finished(scenario())
     assert "1 ahead of you, about 3 s." in text(sweep_view.waiting_html(1, 2.6))
 
 

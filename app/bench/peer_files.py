@@ -19,7 +19,7 @@ from app.backends.checkpoints.checkpoint import Checkpoint, SafetensorsCheckpoin
 from app.backends.checkpoints.config import read_config
 from app.backends.checkpoints.gguf_file import GgufCheckpoint, _gguf_name, sidecar
 from app.distill.pack import config_json, export
-from app.pairs.embedded import EMBEDDED_DRAFT, embedded_target
+from app.pairs.embedded import EMBEDDED_PLAIN_DRAFT, embedded_target
 from app.places import cache_dir
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
@@ -36,7 +36,7 @@ class PeerFiles:
     target_q8: Path
 
 
-def write(draft: Path = EMBEDDED_DRAFT) -> PeerFiles:
+def write(draft: Path = EMBEDDED_PLAIN_DRAFT) -> PeerFiles:
     """The embedded pair's files, made once and kept beside the other things made from models."""
     gguf = embedded_target()
     key = fingerprint([gguf, draft / "model.safetensors"], Path(__file__).read_text(encoding="utf-8"))

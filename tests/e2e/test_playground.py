@@ -62,9 +62,11 @@ def shown_trace(page: Page) -> Trace:
 
 def pane_text(page: Page, arm: str) -> str:
     """What the pane shows, without its signs for line ends and without refused drafts and control tokens."""
+    # the spaces before a token stand outside its box
     script = """(arm) => [...document.querySelectorAll(`.pane-${arm}
-             .tok:not(.k-rejected):not(.k-discarded):not(.special):not(.half)`)]
-        .map((token) => token.textContent).join("")"""
+             .tok:not(.k-rejected):not(.k-discarded):not(.special)`)]
+        .map((token) => [token.previousSibling, token].map((node) =>
+            node === token || node?.nodeType === Node.TEXT_NODE ? node.textContent : "").join("")).join("")"""
     return str(page.evaluate(script, arm)).replace("↵\n", "\n")
 
 
