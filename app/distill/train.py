@@ -113,7 +113,7 @@ def loss(student: Student, batch: Batch, teacher: Teacher, recipe: Recipe, late:
         kinds, at = flat[rows], torch.from_numpy(rows).to(device, non_blocking=True)
         weights = by_kind[kinds]
         if number == 0:
-            count, scale = len(rows), float(weights.sum())
+            count, scale = len(rows), float(weights.sum()) or 1.0  # a small batch may hold nothing that was drawn
         lateness = np.select([kinds == COLD, kinds == HOT], [late * recipe.late_cold, late * recipe.late_hot], 0.0)
         weight, lateness, cold = (
             torch.from_numpy(array).to(device, non_blocking=True)
