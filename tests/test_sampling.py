@@ -197,6 +197,7 @@ def test_draw_never_takes_a_weight_of_zero(data: st.DataObject, u: float) -> Non
     size = data.draw(st.sampled_from([1, 3, 255, 256, 257, 1000]))
     rng = np.random.default_rng(data.draw(st.integers(0, 2**32)))
     weights = rng.random(size).astype(np.float32) ** 8
+    weights[weights < np.finfo(np.float32).tiny] = 0  # an engine in this process may have made denormals zero
     weights[rng.random(size) < data.draw(st.sampled_from([0, 0.5, 0.99]))] = 0
     weights[rng.integers(size)] = np.float32(1e-20)
     token = draw(weights, u)
