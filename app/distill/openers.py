@@ -1,4 +1,4 @@
-"""Hand-written beginnings of instructions, by category, as `openers.json` holds them. The target writes the rest itself.
+"""Hand-written beginnings of instructions, by category: `openers.json` holds them, the target writes the rest itself.
 
 A `PASSAGES` opener asks for a text to be given within the instruction: one of the target's earlier answers is put
 in for {passage}. As long as there are none, the target writes that text too, after what stands before {passage}.
