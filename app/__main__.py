@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from app.bench import cli as bench
-from app.cli import cache, export, pairs, plan, run, serve, setup, sweep
+from app.cli import cache, export, pairs, plan, run, serve, setup, sweep, texts
 from app.cli.flags import BAD_INPUT
 from app.distill import cli as distill
 from app.errors import PlaygroundError
@@ -46,9 +46,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     if not words or (words[0].startswith("-") and words[0] not in ("-h", "--help")):
         words.insert(0, DEFAULT)
+    texts.print_anything()
     options = parser().parse_args(words)
     try:
-        return int(options.command(options))
+        return int(options.command(texts.checked(options)))
     except PlaygroundError as error:
         print(error, file=sys.stderr)
         return BAD_INPUT

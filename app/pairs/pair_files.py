@@ -17,6 +17,7 @@ from typing import Any
 
 from app.errors import PairError
 from app.pairs.options import PairOptions
+from app.wording import shown
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -57,7 +58,7 @@ def listed(directory: Path) -> dict[str, PairOptions]:
     pairs, faults = dict[str, PairOptions](), list[PairError]()
     for file in files:
         try:
-            pairs[file.stem] = read(file)
+            pairs[shown(file.stem)] = read(file)
         except PairError as error:  # noqa: PERF203
             _LOG.warning("%s is not offered: %s", file.name, error)
             faults.append(error)

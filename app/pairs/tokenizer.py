@@ -28,7 +28,7 @@ class TextTokenizer:
         if not file.exists():
             raise PairError(f"There is no tokenizer.json in {directory}; {_instead(directory)}.")
         try:
-            self._tokenizer = Tokenizer.from_file(str(file))
+            self._tokenizer = Tokenizer.from_buffer(file.read_bytes())  # `from_file` takes no odd names
             decoder = json.loads(self._tokenizer.to_str())["decoder"]
         except Exception as error:  # the library raises bare Exception
             raise PairError(f"{file} is damaged ({error}); fetch it again.") from error

@@ -15,6 +15,8 @@ from app.record.trace import Event, Request, RunFinished
 from app.ui.line import Line, Ticket
 from app.ui.operation import Figures
 from app.ui.readers import Readers
+from app.ui.switches import Switches
+from app.wording import encodable
 
 _LOG = logging.getLogger(__name__)
 OF_AN_ADDRESS = 16
@@ -57,6 +59,7 @@ class Desk:
     readers: Readers | None = None
     limits: Limits = Limits()
     figures: Figures = field(default_factory=Figures)
+    switches: Switches = field(default_factory=Switches)
 
     def __post_init__(self) -> None:
         line = self.line
@@ -87,7 +90,7 @@ class Desk:
     def sentence(self, error: Exception) -> str:
         """What the person is told of a fault."""
         if isinstance(error, PlaygroundError):
-            return str(error)
+            return encodable(str(error))
         self.figures.faults.inc()
         _LOG.error("a run failed inside the playground", exc_info=error)
         return "The run failed inside the playground; the server's log has the details."

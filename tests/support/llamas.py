@@ -109,7 +109,7 @@ def save_tokenizer(directory: Path, *, size: int = 128, changed: int | None = No
     tokenizer = Tokenizer(models.BPE({token: index for index, token in enumerate(tokens)}, []))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.save(str(directory / "tokenizer.json"))
+    (directory / "tokenizer.json").write_text(tokenizer.to_str(), encoding="utf-8")  # `save` takes no odd names
     return directory
 
 

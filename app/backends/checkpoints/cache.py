@@ -35,7 +35,7 @@ def fingerprint(files: Iterable[Path], *parts: str) -> str:
     """A name that changes when any file (path, size, time of change) or part does."""
     stats = [(file, file.stat()) for file in files]
     lines = [f"{file} {stat.st_size} {stat.st_mtime_ns}" for file, stat in stats]
-    return hashlib.sha256("\n".join([*lines, *parts]).encode()).hexdigest()[:24]
+    return hashlib.sha256("\n".join([*lines, *parts]).encode("utf-8", "surrogateescape")).hexdigest()[:24]
 
 
 def filled(directory: Path, write: Callable[[Path], None]) -> Path:

@@ -14,6 +14,7 @@ from app.backends.checkpoints.directory import without_config
 from app.backends.checkpoints.gguf_file import BESIDE, GgufCheckpoint, parts, sidecar
 from app.errors import PairError
 from app.pairs.tokenizer import TextTokenizer
+from app.wording import shown
 
 _TOKENIZER_FILES = ("tokenizer.json", *BESIDE, "special_tokens_map.json", "generation_config.json")
 
@@ -83,8 +84,8 @@ def _name(path: Path) -> str:
     absolute = path if path.is_dir() and "--" in path.parent.name else path.resolve()
     for folder in (absolute.parent, absolute.parent.parent):
         if path.is_dir() and "--" in folder.name:
-            return folder.name.rpartition("--")[2]
-    return absolute.name.removesuffix(".gguf")
+            return shown(folder.name.rpartition("--")[2])
+    return shown(absolute.name.removesuffix(".gguf"))
 
 
 def check_pair(target: ModelFiles, draft: ModelFiles) -> frozenset[int]:
