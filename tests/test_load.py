@@ -124,7 +124,7 @@ def test_runs_that_nobody_reads_are_given_up(monkeypatch: pytest.MonkeyPatch) ->
         finished(scenario(address))
 
 
-def test_hundreds_of_runs_with_random_ends_leave_nothing_behind() -> None:
+def test_many_runs_with_random_ends_leave_nothing_behind() -> None:
     chance = random.Random(3)
 
     async def one(http: httpx.AsyncClient, number: int) -> None:
@@ -140,7 +140,7 @@ def test_hundreds_of_runs_with_random_ends_leave_nothing_behind() -> None:
     async def scenario(address: str) -> list[int]:
         kept = []
         async with client(address) as http:
-            for start in range(0, 300, 30):
+            for start in range(0, 150, 30):
                 await asyncio.gather(*[one(http, start + number) for number in range(30)])
                 await until_idle(http)
                 gc.collect()
@@ -149,4 +149,4 @@ def test_hundreds_of_runs_with_random_ends_leave_nothing_behind() -> None:
 
     with served(toy_session()) as address:
         kept = finished(scenario(address))
-    assert kept[-1] < 1.02 * kept[2], kept
+    assert kept[-1] < 1.02 * kept[1], kept

@@ -18,6 +18,7 @@ VIEW_SCRIPTS = (
     "store.js",
     "format.js",
     "address.js",
+    "sending.js",
     "run_facts.js",
     "preferences.js",
     "elements.js",

@@ -11,6 +11,8 @@ from app.ui.assets import file_script, file_style, json_for_html
 from app.ui.render import items
 
 _POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"
+_ITEMS = "<!--items-->"
+"""Stands for the items: what is escaped cannot hold it."""
 
 
 def export_html(trace: Iterable[Event]) -> str:
@@ -19,11 +21,19 @@ def export_html(trace: Iterable[Event]) -> str:
     With #embed at the end of its address it shows the run alone, for a frame in another page.
     """
     content = list(trace)
-    return document(
-        title_of(content),
+    before, after = frame(content)
+    return f"{before}{json_for_html(items(content))}{after}"
+
+
+def frame(trace: Trace) -> tuple[str, str]:
+    """What stands before a run's items in its page, and after them. trace: its first event suffices."""
+    page = document(
+        title_of(trace),
         f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}"><style>{file_style()}</style>',
-        run_body(content, f"<script>{file_script()}</script>"),
+        _body(title_of(trace), _ITEMS, f"<script>{file_script()}</script>"),
     )
+    before, after = page.split(_ITEMS)
+    return before, after
 
 
 def document(title: str, head: str, body: str) -> str:
@@ -45,13 +55,17 @@ def document(title: str, head: str, body: str) -> str:
 
 def run_body(trace: Trace, scripts: str, before: str = "") -> str:
     """What shows a run: scripts are its elements, before stands above the title."""
+    return _body(title_of(trace), json_for_html(items(trace)), scripts, before)
+
+
+def _body(title: str, content: str, scripts: str, before: str = "") -> str:
     return f"""<main>
-{before}<h1>{html.escape(title_of(trace))}</h1>
+{before}<h1>{html.escape(title)}</h1>
 <div id="pg-playground"></div>
 <h2>Rounds</h2>
 <div id="pg-rounds"></div>
 </main>
-<script type="application/json" id="pg-trace">{json_for_html(items(trace))}</script>
+<script type="application/json" id="pg-trace">{content}</script>
 {scripts}
 <script>Playground.openFile({json_for_html(DEFINITIONS)});</script>"""
 

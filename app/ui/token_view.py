@@ -12,9 +12,10 @@ from app.record.trace import Trace, read_text
 from app.ui import assets, plots, recordings
 from app.ui.boundary import Boundary
 from app.ui.desk import Desk
-from app.ui.export import export_html
+from app.ui.export import frame
 from app.ui.instruments import judged
 from app.ui.live import Recent
+from app.ui.packed import unpacked
 from app.ui.render import items
 
 
@@ -28,7 +29,7 @@ def build(replay: Trace | None, recent: Recent, desk: Desk, alone: bool = False)
 
     @boundary.answer
     def open_trace(text: Any) -> dict[str, Any]:
-        return {"items": items(read_text(text))}
+        return {"items": items(read_text(unpacked(text)))}
 
     @boundary.answer
     def recording(name: Any) -> dict[str, Any]:
@@ -43,12 +44,13 @@ def build(replay: Trace | None, recent: Recent, desk: Desk, alone: bool = False)
         return {"slots": recent.since(asked.get("run"), asked.get("seq"))}
 
     @boundary.answer
-    def page_of(text: Any) -> dict[str, Any]:
-        return {"page": export_html(read_text(text))}
+    def page_of(first_line: Any) -> dict[str, Any]:
+        before, after = frame(read_text(first_line))
+        return {"before": before, "after": after}
 
     @boundary.answer
     def judge(text: Any) -> dict[str, Any]:
-        return judged(text)
+        return judged(unpacked(text))
 
     settings = {
         "definitions": DEFINITIONS,

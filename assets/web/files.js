@@ -1,7 +1,7 @@
 /* Traces, pages, pictures and links: what leaves the page, and what is opened on it. */
 (() => {
   const Playground = (globalThis.Playground ??= {});
-  const { KINDS, download, h, picture, settingsOf, shelf, toolButton } = Playground;
+  const { KINDS, download, h, picture, sent, settingsOf, shelf, toolButton } = Playground;
 
   const SCALE = 2; // pixels of a picture for each of its units
 
@@ -26,6 +26,13 @@
     canvas.getContext("2d").drawImage(image, 0, 0, canvas.width, canvas.height);
     return new Promise((resolve) => canvas.toBlob(resolve, "image/png"));
   };
+
+  /** The start of a run, without the texts that were asked, which no title holds. */
+  const firstLine = ({ started }) =>
+    JSON.stringify({ ...started, request: { ...started.request, prompt: "", system: "", messages: [] } });
+
+  /** JSON that can stand inside a script element. */
+  const forHtml = (value) => JSON.stringify(value).replaceAll("<", "\\u003c");
 
   const answerOf = (arm) => arm.tokens.map((token) => (token.special ? "" : token.text)).join("");
 
@@ -170,7 +177,7 @@
     async #reopen() {
       const text = await shelf.get();
       this.last.hidden = true;
-      if (text) this.view.open(this.server.open_trace(text), "", true);
+      if (text) this.view.open(sent(this.server.open_trace, text), "", true);
     }
 
     async #import(file) {
@@ -178,16 +185,22 @@
       file.value = "";
       if (!chosen) return;
       const text = await chosen.text();
-      if (/^\s*\{/.test(text)) this.view.open(this.server.open_trace(text), chosen.name);
+      if (/^\s*\{/.test(text)) this.view.open(sent(this.server.open_trace, text), chosen.name);
       else this.view.refuse(chosen.name, "no trace of this playground; choose a .jsonl file exported by it.");
     }
 
+    /** The server is told the run's first line, not the run: however long that is, it gets past every proxy. */
     async #exportPage() {
+      const { run } = this.store;
       this.html.disabled = true;
-      const answer = await this.server.page_of(this.store.run.jsonl);
+      const [page, whole] = await Promise.all([
+        sent(this.server.page_of, firstLine(run)),
+        run.finished ? run : sent(this.server.open_trace, run.jsonl), // a run that broke off is given its end
+      ]);
       this.html.disabled = false;
-      if (answer.error) this.view.refuse("", answer.error);
-      else download(answer.page, fileName(this.store.run, "html"), "text/html");
+      const error = page.error || whole.error;
+      if (error) this.view.refuse("", error);
+      else download(page.before + forHtml(whole.items) + page.after, fileName(run, "html"), "text/html");
     }
 
     update() {

@@ -1,7 +1,7 @@
 /* The Instruments tab: what the shown run says, the runs of this browser, and several side by side. Figures come from Python. */
 (() => {
   const Playground = (globalThis.Playground ??= {});
-  const { RunHistory, choose, download, dressed, format, h, plotly, settingsOf, toolButton } = Playground;
+  const { RunHistory, choose, download, dressed, format, h, plotly, sent, settingsOf, toolButton } = Playground;
 
   const NAMES = {
     speedup: "speedup",
@@ -137,9 +137,7 @@
       const { run } = this.store;
       if (this.store.live || !run.finished || this.judgedRun === run) return;
       this.judgedRun = run;
-      const answer = await Playground.server.judge(run.jsonl).catch(() => ({
-        error: "The server does not answer; reload the page.",
-      }));
+      const answer = await sent(Playground.server.judge, run.jsonl);
       if (this.store.run !== run) return;
       this.fault.textContent = answer.error ?? "";
       if (answer.error) return;

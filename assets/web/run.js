@@ -13,6 +13,7 @@
     constructor(id = "") {
       this.id = id;
       this.lines = [];
+      this.items = [];
       this.labels = new Map();
       this.special = new Set();
       this.started =
@@ -36,6 +37,7 @@
       if (item.error) this.error = item.error;
       if (!item.line) return;
       this.lines.push(item.line);
+      this.items.push(item);
       const event = JSON.parse(item.line);
       if (event.type === "run_started") this.started = event;
       else if (event.type === "token_texts") {

@@ -175,7 +175,7 @@
       else if (run.waiting) {
         this.say(
           "waiting",
-          `${format.plural(run.waiting, "run")} ahead of yours on this device${
+          `${format.plural(run.waiting, "run")} ahead of yours${
             run.waitSeconds ? `, about ${Math.max(1, Math.round(run.waitSeconds))} s` : ""
           }. Yours starts by itself.`,
         );

@@ -6,6 +6,7 @@ const { test } = require("node:test");
 
 require("../../assets/web/run.js");
 require("../../assets/web/format.js");
+const { packed, sent } = require("../../assets/web/sending.js");
 const { Run, Store, roundAt, format } = require("../../assets/web/store.js");
 const { items, ids } = JSON.parse(readFileSync(process.env.ITEMS, "utf-8"));
 
@@ -146,6 +147,19 @@ test("a kind is isolated, and no longer when it is chosen again", () => {
   assert.equal(store.isolated, "bonus");
   store.isolate("bonus");
   assert.equal(store.isolated, null);
+});
+
+test("a long text is sent packed, and what does not arrive is a sentence", async (t) => {
+  const long = "speculative ".repeat(20_000);
+  assert.equal(await packed("short"), "short");
+  const { gzip } = await packed(long);
+  assert.equal(require("node:zlib").gunzipSync(Buffer.from(gzip, "base64")).toString(), long);
+  const refusing = () => Promise.reject(new Error("413"));
+  const { error } = await sent(refusing, long);
+  assert.match(error, /does not answer/);
+  t.mock.method(globalThis, "fetch", async () => ({ ok: true }));
+  assert.match((await sent(refusing, long)).error, /a proxy before it/);
+  assert.deepEqual(await sent(async (text) => ({ text }), "short"), { text: "short" });
 });
 
 test("numbers for people: missing ones are a dash, none is a false 0 or 1", () => {
