@@ -7,6 +7,7 @@ import asyncio
 import http.client
 import json
 import random
+import threading
 from collections.abc import Iterator
 from contextlib import suppress
 from itertools import pairwise
@@ -338,3 +339,35 @@ def test_figures_are_this_machines_alone_where_a_login_is_asked_for() -> None:
     assert finished(status("127.0.0.1")) == 200
     assert finished(status("10.0.0.1")) == 403
     assert finished(status("127.0.0.1", (b"x-forwarded-for", b"10.0.0.1"))) == 403
+
+
+def test_a_switch_of_pairs_is_told_to_every_open_page() -> None:
+    desk = Desk()
+    desk.switches.tell("one")
+    told: list[list[str]] = [[], []]
+
+    async def page(place: int) -> None:
+        async def send(message: Message) -> None:
+            if message["type"] == "http.response.body":
+                told[place].append(message["body"].decode())
+                if len(told[place]) == 1 and all(told):
+                    threading.Thread(target=desk.switches.tell, args=("two",)).start()
+                if len(told[place]) == 2:
+                    left.set()
+
+        left = asyncio.Event()
+
+        async def receive() -> Message:
+            await left.wait()
+            return {"type": "http.disconnect"}
+
+        headers = [(b"host", b"localhost")]
+        scope = {"type": "http", "method": "GET", "path": "/switches", "query_string": b"", "headers": headers}
+        await guard.Guard(receive, desk)(scope, receive, send)  # type: ignore[arg-type]
+
+    async def scenario() -> None:
+        await asyncio.gather(page(0), page(1))
+
+    finished(scenario())
+    assert told == [['data: "one"\n\n', 'data: "two"\n\n']] * 2
+    assert not desk.switches.full

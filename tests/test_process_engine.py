@@ -14,12 +14,15 @@ from typing import Any
 
 import pytest
 
+from app.__main__ import parser
+from app.cli.flags import engine as engine_of
 from app.errors import PairError, PlaygroundError, RequestError
 from app.hosting import description
-from app.hosting.process import ProcessEngine
+from app.hosting.process import Home, ProcessEngine
 from app.hosting.recipe import Recipe, pair_recipe, read, written
 from app.pairs.options import PairOptions
-from app.record.trace import Event, Request, RunFinished, RunStarted, TokenTexts
+from app.record.trace import Event, Request, Round, RunFinished, RunStarted, TokenTexts
+from tests.support.llamas import TINY, save_directory, save_tokenizer, weights
 from tests.support.toy_engine import recipe
 
 REQUEST = Request("Say hello.", max_tokens=24, k=3)
@@ -146,6 +149,79 @@ def test_pairs_are_exchanged_and_a_pair_that_cannot_be_loaded_leaves_the_one_bef
         hosted.switch("toy 0")  # toy 2 must stay in its process
         assert hosted.process_id != second
         assert next(iter(hosted.run(REQUEST))).pair == "toy 0"  # type: ignore[union-attr]
+
+
+def test_every_engine_is_warm_before_it_is_asked_for_anything(tmp_path: Path) -> None:
+    told = tmp_path / "told"
+    with engine(recipe(pairs=3, told=str(told))) as hosted:
+        list(hosted.run(REQUEST))
+        os.kill(hosted.process_id, signal.SIGKILL)
+        list(hosted.run(REQUEST))
+        for name in ("toy 1", "toy 2", "toy 0"):  # in the same process, and in another
+            hosted.switch(name)
+        list(hosted.run(REQUEST))
+    assert told.read_text(encoding="utf-8").splitlines() == [
+        *("toy 0: Hello", "toy 0: Say hello.") * 2,
+        *("toy 1: Hello", "toy 2: Hello", "toy 0: Hello"),
+        "toy 0: Say hello.",
+    ]
+
+
+def test_a_run_that_is_stopped_while_its_engine_loads_is_given_up(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "told")
+    reading = os.open(tmp_path / "told", os.O_RDWR)
+    with engine(recipe(told=str(tmp_path / "told"))) as hosted:
+        os.close(reading)  # whoever writes waits from here on: the next engine does not come to be ready
+        os.kill(hosted.process_id, signal.SIGKILL)
+        with pytest.raises(RequestError, match="Stopped before the engine was ready"):
+            list(hosted.run(REQUEST, stopped=lambda: True))
+
+
+def test_a_listed_pair_gets_the_python_and_the_process_it_needs() -> None:
+    other = str(Path(sys.prefix) / "bin" / ".." / "bin" / "python")
+    homes = {"toy 1": Home(other), "toy 2": Home(sys.executable, alone=True)}
+    with engine(recipe(pairs=3), homes=homes) as hosted:
+
+        def python() -> str:
+            return Path(f"/proc/{hosted.process_id}/cmdline").read_text(encoding="utf-8").partition("\0")[0]
+
+        processes = [hosted.process_id]
+        for name, wanted in (("toy 1", other), ("toy 2", sys.executable), ("toy 0", sys.executable)):
+            hosted.switch(name)
+            assert (hosted.chosen, python()) == (name, wanted)
+            assert next(iter(hosted.run(REQUEST))).pair == name  # type: ignore[union-attr]
+            processes.append(hosted.process_id)
+        assert len(set(processes)) == 4
+        hosted.switch("toy 1")
+        os.kill(hosted.process_id, signal.SIGKILL)
+        assert list(hosted.run(REQUEST))[-1] == RunFinished("length")
+        assert (hosted.chosen, python()) == ("toy 1", other)
+
+
+def test_a_folder_of_pairs_may_mix_backends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("torch")
+    monkeypatch.setenv("PLAYGROUND_MODELS", str(tmp_path / "models"))
+    model = save_tokenizer(save_directory(tmp_path / "model", TINY, weights(TINY)))
+    (tmp_path / "pairs").mkdir()
+    for backend in ("openvino", "torch"):
+        (tmp_path / "pairs" / f"{backend}.toml").write_text(
+            f'backend = "{backend}"\ntarget = "{model}"\ndtype = "f32"\nthreads = 1\n', encoding="utf-8"
+        )
+    (tmp_path / "pairs" / "unknown.toml").write_text('backend = "unknown"\n', encoding="utf-8")
+    flags = ["serve", "--pair", str(tmp_path / "pairs" / "openvino.toml"), "--pairs", str(tmp_path / "pairs")]
+    with closing(engine_of(parser().parse_args(flags))) as hosted:
+        texts = []
+        for backend in ("openvino", "torch", "openvino"):
+            hosted.switch(backend)
+            assert (hosted.chosen, hosted.backend) == (backend, backend)
+            asked = Request("abc", max_tokens=6, k=3, drafter="lookup", chat_template=False)
+            events = list(hosted.run(asked))
+            assert events[-1] == RunFinished("length")
+            texts.append([event.token_ids for event in events if isinstance(event, Round) and event.arm == "target"])
+        assert texts[0] == texts[1] == texts[2]
+        with pytest.raises(PairError, match="no backend 'unknown'"):
+            hosted.switch("unknown")
+        assert hosted.backend == "openvino"
 
 
 def test_what_cannot_be_loaded_says_so_at_the_start() -> None:

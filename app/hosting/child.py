@@ -15,6 +15,7 @@ import signal
 import socket
 import sys
 import threading
+from collections import deque
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any, NoReturn
@@ -24,7 +25,7 @@ from app.hosting import description
 from app.hosting.channel import Channel
 from app.hosting.recipe import Recipe
 from app.record import trace
-from app.record.trace import RunFinished
+from app.record.trace import Request, RunFinished
 
 NEXT, STOP = '{"do":"next"}', '{"do":"stop"}'
 
@@ -51,6 +52,7 @@ def serve(channel: Channel) -> None:
     except PlaygroundError as error:
         channel.say({"fault": type(error).__name__, "sentence": str(error)})
         return
+    warm_up(session)
     gc.collect()
     gc.freeze()
     channel.say({"description": description.to_dict(description.of(session))})
@@ -60,6 +62,13 @@ def serve(channel: Channel) -> None:
             _run(channel, session, message)
         elif message["do"] == "switch":
             _switch(channel, session, message["name"])
+
+
+def warm_up(session: Any) -> None:
+    """A first short run, so that the first one that is asked for is timed like any other."""
+    request = Request("Hello", max_tokens=8, k=session.default_k, drafter=session.drafters[0])
+    with suppress(PlaygroundError):  # what cannot run says so when it is asked for
+        deque(session.run(request), maxlen=0)
 
 
 def _run(channel: Channel, session: Any, message: dict[str, Any]) -> None:
@@ -87,6 +96,7 @@ def _switch(channel: Channel, session: Any, name: str) -> None:
     fault: dict[str, Any] = {}
     try:
         session.switch(name)
+        warm_up(session)
     except PlaygroundError as error:
         fault = {"fault": type(error).__name__, "sentence": str(error)}
     channel.say({**fault, "description": description.to_dict(description.of(session))})

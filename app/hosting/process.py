@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Generator, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,7 @@ _FAULTS: dict[str, type[PlaygroundError]] = {kind.__name__: kind for kind in (Re
 
 _START = "import sys; del sys.path[0]; from app.hosting.child import start; start()"
 ENDING = "The playground was ended; start it again, and run this again."
-_EVENT = '{"type"'
+EVENT = '{"type"'
 """How a line begins that is an event, and no message."""
 
 
@@ -50,10 +51,20 @@ class EngineLostError(PlaygroundError):
     """The engine's process ended, or was ended; the message says why."""
 
 
+@dataclass(frozen=True, slots=True)
+class Home:
+    """Where a listed pair is loaded. python: the interpreter of the environment its backend needs. alone: it takes a
+    process that has loaded no other pair."""
+
+    python: str
+    alone: bool = False
+
+
 class Child:
     """A process that has been started: it may still be loading."""
 
     def __init__(self, recipe: Recipe, chosen: str | None, python: str, memory: int | None) -> None:
+        self.python = python
         ours, theirs = socket.socketpair()
         kept, self._lifeline = os.pipe()
         # An acceptor's modules are found as they are here, after the program's own.
@@ -105,23 +116,29 @@ class ProcessEngine(Described):
         recipe: Recipe,
         *,
         python: str = sys.executable,
+        homes: Mapping[str, Home] | None = None,
         round_seconds: float = ROUND_SECONDS,
         prefill_seconds: float = PREFILL_SECONDS,
         memory: int | None = None,
     ) -> None:
-        """Loads the pair. python: the interpreter of the environment its backend needs. memory: bytes it may hold
-        beside the files it reads. Raises PlaygroundError."""
+        """Loads the pair, and runs it once, as every process started later does. python: the interpreter of the
+        environment its backend needs; homes: those of the listed pairs, by name, where they may be others. memory:
+        bytes it may hold beside the files it reads. Raises PlaygroundError."""
         self._recipe, self._python, self._memory = recipe, python, memory
+        self._homes = dict(homes or {})
         self._round_seconds, self._prefill_seconds = round_seconds, max(round_seconds, prefill_seconds)
         self._lock = threading.Lock()
         self._closed = False
         self.restarts = 0
-        self._child = Child(recipe, None, python, memory)
+        self._child = self._started(None)
         try:
             super().__init__(self._ready())
         except BaseException:
             self._child.end()
             raise
+
+    engines = 1
+    """How many runs may be under way at once."""
 
     @property
     def process_id(self) -> int:
@@ -170,14 +187,14 @@ class ProcessEngine(Described):
     def _begun(self, request: Request, stopped: Callable[[], bool] | None) -> tuple[Child, str]:
         """The child at work on the request, and its first line. An engine that was gone already is replaced once."""
         for again in (True, False):
-            child = self._loaded()
+            child = self._loaded(stopped)
             try:
                 child.channel.say({"do": "run", "request": dataclasses.asdict(request)}, GRACE_SECONDS)
                 line = self._line(child, self._round_seconds, stopped)
-                if line.startswith(_EVENT):
+                if line.startswith(EVENT):
                     return child, line
                 self._line(child, GRACE_SECONDS)  # that it is over
-                raise _fault(json.loads(line))
+                raise fault_of(json.loads(line))
             except (EOFError, TimeoutError, EngineLostError) as error:
                 sentence = self._lost(child, error)
                 if not again or not isinstance(error, EOFError):
@@ -192,7 +209,8 @@ class ProcessEngine(Described):
             child = self._loaded()
             if name == self._described.chosen:
                 return
-            if self._described.stays:
+            home = self._home(name)
+            if self._described.stays or home.alone or home.python != child.python:
                 self._switch_process(name)
                 return
             try:
@@ -202,7 +220,7 @@ class ProcessEngine(Described):
                 raise PairError(f"{name} could not be loaded. {self._lost(child, error)}") from None
             self._described = child.description = description.from_dict(message["description"])
             if "fault" in message:
-                raise _fault(message)
+                raise fault_of(message)
 
     def close(self) -> None:
         """End the process; a run under way ends by an error."""
@@ -212,41 +230,52 @@ class ProcessEngine(Described):
     def _switch_process(self, name: str) -> None:
         before = self._described.chosen
         self._child.end()
-        self._child = Child(self._recipe, name, self._python, self._memory)
+        self._child = self._started(name)
         try:
             self._described = self._ready()
         except PlaygroundError:
             self._child.end()
-            self._child = Child(self._recipe, before, self._python, self._memory)
+            self._child = self._started(before)
             raise
 
-    def _loaded(self) -> Child:
+    def _started(self, chosen: str | None) -> Child:
+        """A process that loads the listed pair of this name (None: the first)."""
+        return Child(self._recipe, chosen, self._home(chosen).python, self._memory)
+
+    def _home(self, name: str | None) -> Home:
+        return self._homes.get(name or "", Home(self._python))
+
+    def _loaded(self, stopped: Callable[[], bool] | None = None) -> Child:
         """The child, loaded; started again where it is gone. Raises PlaygroundError."""
         if self._closed:
             raise EngineLostError(ENDING)
         if self._child.process.poll() is not None:
             self._restart()
-        self._described = self._ready()
+        self._described = self._ready(stopped)
         return self._child
 
-    def _ready(self) -> description.Description:
+    def _ready(self, stopped: Callable[[], bool] | None = None) -> description.Description:
         """What the child says of itself, waited for."""
         child = self._child
         if child.description is None:
             try:
-                message = self._message(child)
+                message = self._message(child, stopped)
             except EOFError:
                 raise EngineLostError(
                     f"The engine ended while it loaded the pair ({_how(child)}); try again."
                 ) from None
             if "fault" in message:
-                raise _fault(message)
+                raise fault_of(message)
             child.description = description.from_dict(message["description"])
         return child.description
 
-    def _message(self, child: Child) -> dict[str, Any]:
-        """The next message, however long it takes: loading and compiling may take an hour."""
-        message = json.loads(child.channel.line())
+    def _message(self, child: Child, stopped: Callable[[], bool] | None = None) -> dict[str, Any]:
+        """The next message, however long it takes: loading and compiling may take an hour. Raises RequestError where it
+        is stopped before."""
+        while (line := child.channel.line_within(LOOK_SECONDS)) is None:
+            if stopped is not None and stopped():
+                raise RequestError("Stopped before the engine was ready.")
+        message = json.loads(line)
         assert isinstance(message, dict)
         return message
 
@@ -292,10 +321,11 @@ class ProcessEngine(Described):
         self._child.end()
         if not self._closed:
             self.restarts += 1
-            self._child = Child(self._recipe, chosen, self._python, self._memory)
+            self._child = self._started(chosen)
 
 
-def _fault(message: Mapping[str, Any]) -> PlaygroundError:
+def fault_of(message: Mapping[str, Any]) -> PlaygroundError:
+    """The error that a message tells of."""
     return _FAULTS.get(message["fault"], PlaygroundError)(message["sentence"])
 
 

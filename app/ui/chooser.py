@@ -9,6 +9,7 @@ from typing import Any
 import gradio as gr
 
 from app.ui.desk import Desk
+from app.ui.routes import SWITCHES
 from app.ui.session import Session
 
 
@@ -37,24 +38,21 @@ def wire(
     note: gr.HTML,
     outputs: Sequence[Any],
     shown: Callable[[], Sequence[Any]],
-    loaded: Callable[[], None],
 ) -> None:
-    """outputs: what else on the page tells of the pair, and `shown`, their updates. loaded: called after a switch.
+    """outputs: what else on the page tells of the pair, and `shown`, their updates.
 
-    A page opened or refreshed later shows the pair that is loaded then, not the one it was built with.
+    Every page shows the pair that is loaded, not the one it was built with, nor the one it was opened with.
     """
+    desk.switches.tell(session.chosen)
     if len(session.pairs) < 2:
         return
 
     def everything(sentence: str, fault: bool = False) -> list[Any]:
         return [gr.update(value=session.chosen, interactive=True), _note(sentence, fault), *shown()]
 
-    def chosen(_: object = None) -> str:
-        return session.chosen
-
     def load(name: str) -> None:
         session.switch(name)
-        loaded()
+        desk.switches.tell(session.chosen)  # also where whoever asked has left meanwhile
 
     async def switch(name: str) -> AsyncIterator[list[Any]]:
         unchanged = [gr.skip() for _ in outputs]
@@ -76,11 +74,10 @@ def wire(
         trigger_mode="once",
         api_visibility="private",
     )
-    # another page may have loaded another pair: every page follows
+    # another page may have loaded another pair: every page is told
     follower = gr.HTML(
         html_template="<span hidden></span>",
-        js_on_load="window.Playground.followPair(trigger, server)",
-        server_functions=[chosen],
+        js_on_load=f"window.Playground.followPair(trigger, '{SWITCHES[1:]}')",
         apply_default_css=False,
         elem_id="pair-follower",
     )

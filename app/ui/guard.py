@@ -123,6 +123,11 @@ class Guard:
         if path == "/healthz":
             await _answer(send, 200, self._health())
             return
+        if path == routes.SWITCHES:
+            if self._desk.switches.full:
+                raise RefusalError(503, "Too many pages are open; close one.")
+            await self._desk.switches.stream(receive, send)
+            return
         if path == "/metrics":
             await self._figures(scope, headers, send)
             return

@@ -104,7 +104,7 @@ def described(session: Session, prompt: str, controls: Sequence[Any]) -> dict[st
     defaults: dict[str, Any] = {"prompt": prompt} | {
         name: control.value for name, control in zip(NAMES, controls, strict=True)
     }
-    only = None if session.windows is None else [window for window in session.windows if window >= MIN_K]
+    only = None if session.windows is None else _windows(session)
     return {
         "names": ["prompt", *NAMES],
         "defaults": defaults,
@@ -122,9 +122,26 @@ def _window_knob(session: Session) -> Any:
     if session.windows is None:
         most = min(MAX_K, session.max_k)
         return gr.Slider(MIN_K, most, session.default_k, step=1, label="Window k", min_width=150, elem_id="k")
-    known = [window for window in session.windows if window >= MIN_K]
-    default = session.default_k if session.default_k in known else known[0]
-    return gr.Radio(known, value=default, label="Window k", min_width=150, elem_id="k")
+    return gr.Radio(_windows(session), value=_first_window(session), label="Window k", min_width=150, elem_id="k")
+
+
+def _windows(session: Session) -> list[int]:
+    """The windows there are."""
+    if session.windows is None:
+        return list(range(MIN_K, min(MAX_K, session.max_k) + 1))
+    return [window for window in session.windows if window >= MIN_K]
+
+
+def _first_window(session: Session) -> int:
+    known = _windows(session)
+    return session.default_k if session.default_k in known else known[0]
+
+
+def of_pair(session: Session, controls: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """What the knobs whose choices are the pair's become once it is loaded, by name. controls: all knobs, by name."""
+    windows = {"choices": _windows(session)} if isinstance(controls["k"], gr.Radio) else {}
+    k = {} if session.windows is None and not windows else {**windows, "value": _first_window(session)}
+    return {"k": k, "drafter": drafters(session), "auto": {"visible": session.draft is not None}}
 
 
 def _acceptor_knob(session: Session) -> gr.Dropdown:

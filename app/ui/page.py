@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import gradio as gr
@@ -28,23 +28,23 @@ def build_page(
     session: Session | None,
     examples: Sequence[dict[str, str]] = (),
     replay: Trace | None = None,
-    warm_up: Callable[[Session], None] = lambda session: None,
     desk: Desk | None = None,
 ) -> gr.Blocks:
     """The page of a loaded pair, or, with no session, of recorded runs alone.
 
-    examples: {"category", "prompt"} each. replay: a trace to show first. warm_up: for a pair loaded on the page. desk:
-    where runs are taken in.
-    Launch with `launch_options()`.
+    examples: {"category", "prompt"} each. replay: a trace to show first. desk: where runs are taken in. Launch with
+    `launch_options()`.
     """
     desk = desk or Desk()
     page: gr.Blocks = gr.Blocks(title=TITLE, analytics_enabled=False, fill_width=True)
     with page:
-        header = gr.HTML(header_html(session), apply_default_css=False, js_on_load=SCRIPT, elem_id="header")
+        header = gr.HTML(
+            header_html(session, desk.line.engines), apply_default_css=False, js_on_load=SCRIPT, elem_id="header"
+        )
         pair, note = (None, None) if session is None else chooser.build(session)
         with gr.Tabs(elem_id="tabs"):
             with gr.Tab("Playground", id="playground"):
-                drafter = playground.build(session, desk, replay)
+                controls = playground.build(session, desk, replay)
             with gr.Tab("Rounds", id="rounds"):
                 gr.HTML(
                     html_template='<div class="pg-mount"></div>',
@@ -65,9 +65,11 @@ def build_page(
         if session is not None and pair is not None and note is not None:
 
             def shown() -> list[Any]:
-                return [header_html(session), _about(session), gr.update(**knobs.drafters(session))]
+                knobs_ = [gr.update(**each) for each in knobs.of_pair(session, controls).values()]
+                return [header_html(session, desk.line.engines), _about(session), *knobs_]
 
-            chooser.wire(page, session, desk, pair, note, [header, told, drafter], shown, lambda: warm_up(session))
+            of_pair = [controls[name] for name in knobs.of_pair(session, controls)]
+            chooser.wire(page, session, desk, pair, note, [header, told, *of_pair], shown)
     page.queue(default_concurrency_limit=None, max_size=JOBS)
     # Gradio looks for work a thousand times a second, and for progress (of which there is none) a hundred times, on a
     # processor that the engine has to itself otherwise. These are its own figures for Windows.

@@ -23,8 +23,8 @@ from app.ui.visitors import visitor_of
 DEFAULT_PROMPT = "Explain what a transformer language model is, in three sentences."
 
 
-def build(session: Session | None, desk: Desk, replay: Trace | None) -> gr.Radio | None:
-    """The tab; returns the drafter's knob, whose choices are the pair's."""
+def build(session: Session | None, desk: Desk, replay: Trace | None) -> dict[str, Any]:
+    """The tab; returns its knobs by name."""
     if session is None:
         gr.HTML(
             '<p class="pg no-model">No model is loaded: this page replays recorded runs. '
@@ -32,7 +32,7 @@ def build(session: Session | None, desk: Desk, replay: Trace | None) -> gr.Radio
             apply_default_css=False,
         )
         token_view.build(replay, Recent(), desk, alone=True)
-        return None
+        return {}
     with gr.Row(elem_id="controls", equal_height=True):
         prompt = gr.Textbox(
             DEFAULT_PROMPT,
@@ -93,8 +93,7 @@ def build(session: Session | None, desk: Desk, replay: Trace | None) -> gr.Radio
         show_progress="hidden",
         api_visibility="private",
     )
-    drafter: gr.Radio = next(knob for knob in controls if knob.elem_id == "drafter")
-    return drafter
+    return dict(zip(knobs.NAMES, controls, strict=True))
 
 
 def _address(session: Session, prompt: gr.Textbox, controls: list[Any]) -> None:

@@ -15,6 +15,8 @@ TRACE_BODY = 2 * MAX_TRACE_BYTES
 """Of one that may hold a trace: a trace is JSON already, and is quoted as a JSON string."""
 JSON = ("application/json",)
 FORM = ("application/x-www-form-urlencoded", "multipart/form-data")
+SWITCHES = "/switches"
+"""A page's stream of which pair is loaded."""
 _NAME = r"[A-Za-z0-9_]+"
 
 
@@ -49,6 +51,7 @@ _EXACT: dict[str, Route] = {
         ),
         _READ,
     ),
+    SWITCHES: Route(("GET",)),
     "/login": Route(("POST",), 8192, FORM),
     f"{API}/component_server": Route(("POST",), TRACE_BODY),
     f"{API}/queue/join": Route(("POST",), TRACE_BODY),

@@ -12,14 +12,12 @@ import signal
 import socket
 import sys
 import time
-from collections import deque
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from app.errors import PlaygroundError, RequestError
+from app.errors import RequestError
 from app.places import ASSETS
-from app.record.trace import Request, Trace
+from app.record.trace import Trace
 from app.ui import log
 from app.ui.desk import Desk
 from app.ui.guard import LOOPBACK, WILDCARDS
@@ -39,8 +37,8 @@ def check_port(host: str, port: int) -> None:
         with socket.socket(family, kind, protocol) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(address)
-    except socket.gaierror:
-        raise RequestError(f"There is no address {host!r} on this machine; choose another with --host.") from None
+    except (socket.gaierror, UnicodeError):
+        raise RequestError(f"There is no address {host!a} on this machine; choose another with --host.") from None
     except PermissionError:
         raise RequestError(
             f"Port {port} needs rights that you do not have; choose one above 1023 with --port."
@@ -59,13 +57,6 @@ def examples() -> list[dict[str, str]]:
     paths = [path for name in ("prompts.json", "rewriting.json") if (path := ASSETS / name).exists()]
     found: list[dict[str, str]] = [entry for path in paths for entry in json.loads(path.read_text(encoding="utf-8"))]
     return found
-
-
-def warm_up(session: Session) -> None:
-    """A first short run, so that the first one on the page is timed like any other."""
-    request = Request("Hello", max_tokens=8, k=session.default_k, drafter=session.drafters[0])
-    with suppress(PlaygroundError):  # what cannot run says so when it is asked for
-        deque(session.run(request), maxlen=0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,10 +86,9 @@ def serve(session: Session | None, replay: Trace | None, address: Address, desk:
     """Serve until interrupted or told to end; the exit code. session: closed at the end, where it can be."""
     ended: queue.SimpleQueue[int] = queue.SimpleQueue()
     if session is not None:
-        warm_up(session)
         desk.figures.memory.set_function(session.memory)
         desk.figures.restarts.set_function(lambda: getattr(session, "restarts", 0))
-    page = build_page(session, examples(), replay, warm_up, desk)
+    page = build_page(session, examples(), replay, desk)
     gc.collect()
     gc.freeze()  # a page is some million objects that stay: looking through them costs passes of the models
     if address.is_public() and not address.logins:

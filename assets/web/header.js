@@ -6,17 +6,36 @@
   Playground.mountHeader = (element) =>
     element.addEventListener("click", (event) => event.target.closest(".theme") && Playground.switchDress());
 
-  const EVERY_MS = 5000;
+  const AGAIN_MS = 1000;
+  const TRIES = 30;
 
-  /** Called by the component that notices another pair: while the page is seen and no run is on, it asks now and then. */
-  Playground.followPair = (trigger, server) => {
-    let known = null;
-    setInterval(async () => {
-      if (document.hidden || Playground.store?.live) return;
-      const chosen = await server.chosen().catch(() => null); // the server went away: a run says so
-      if (chosen === null) return;
-      if (known !== null && chosen !== known) trigger("tick");
-      known = chosen;
-    }, EVERY_MS);
+  /** Called by the component that is told of another pair by the server, while the page is seen. */
+  Playground.followPair = (trigger, address) => {
+    let stream = null;
+    let loaded = null;
+    const chooser = () => document.querySelector("#pair input");
+
+    /** Show the pair that is loaded; again where the page was not yet listening, or loads a pair itself. */
+    const show = (wanted, tries = TRIES) => {
+      if (wanted !== loaded || chooser()?.value === wanted || !tries) return;
+      if (!chooser()?.disabled) trigger("tick");
+      setTimeout(() => show(wanted, tries - 1), AGAIN_MS);
+    };
+
+    // a page that is not seen holds no connection: browsers have few for each host
+    const follow = () => {
+      if (document.hidden) {
+        stream?.close();
+        stream = null;
+      } else if (!stream) {
+        stream = new EventSource(address);
+        stream.onmessage = ({ data }) => {
+          loaded = JSON.parse(data);
+          show(loaded);
+        };
+      }
+    };
+    document.addEventListener("visibilitychange", follow);
+    follow();
   };
 })();

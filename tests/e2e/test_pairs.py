@@ -32,7 +32,10 @@ def address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 
 
 def test_another_pair_is_loaded_and_a_refusal_leaves_it(open_page: Open, address: str) -> None:
-    page = open_page(address)
+    page, other = open_page(address), open_page(address)
+    asked: list[str] = []
+    expect(other.locator("#pair-note")).to_contain_text("one is loaded.")
+    other.on("request", lambda request: asked.extend([request.url] if request.method == "POST" else []))
     pair, note, header = page.locator("#pair input"), page.locator("#pair-note"), page.locator("#header")
     drafters = page.locator("#drafter input")
     expect(header).to_contain_text("Alpha")
@@ -42,6 +45,15 @@ def test_another_pair_is_loaded_and_a_refusal_leaves_it(open_page: Open, address
     page.get_by_role("option", name="two").click()
     expect(note).to_contain_text("two is loaded.")
     expect(header).to_contain_text("Beta")
+
+    # the other page was told of it, and showed it by one call
+    expect(other.locator("#header")).to_contain_text("Beta")
+    expect(other.locator("#pair input")).to_have_value("two")
+    expect(other.locator("#drafter input")).to_have_count(3)
+    expect(other.locator("#auto-k input")).to_be_attached()
+    assert len(asked) == 1, asked
+    other.close()
+
     page.get_by_role("tab", name="About").click()
     expect(page.locator("#about-text")).to_contain_text("Beta")
     page.get_by_role("tab", name="Playground").click()

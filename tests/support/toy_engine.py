@@ -6,7 +6,8 @@ import ctypes
 import mmap
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,19 +17,37 @@ from app.backends.toy import toy_pair
 from app.engine.pair import Pair
 from app.engine.session import Session
 from app.hosting.recipe import Recipe
+from app.record.trace import Event, Request
 
 
-def recipe(acceptor: str | None = None, pairs: int = 1, **options: Any) -> Recipe:
-    """acceptor: the name of a class below. pairs: how many toy pairs are listed. options: of `toy_pair`."""
-    return Recipe("tests.support.toy_engine:session", {"acceptor": acceptor, "pairs": pairs, "options": options})
+def recipe(acceptor: str | None = None, pairs: int = 1, told: str = "", **options: Any) -> Recipe:
+    """acceptor: the name of a class below. pairs: how many toy pairs are listed. told: a file that every prompt is
+    written to. options: of `toy_pair`."""
+    arguments = {"acceptor": acceptor, "pairs": pairs, "told": told, "options": options}
+    return Recipe("tests.support.toy_engine:session", arguments)
 
 
-def session(acceptor: str | None, pairs: int, options: dict[str, Any], chosen: str | None = None) -> Session:
+def session(acceptor: str | None, pairs: int, told: str, options: dict[str, Any], chosen: str | None = None) -> Session:
     from app.engine.custom_acceptor import load_custom
 
     custom = None if acceptor is None else load_custom(f"tests.support.toy_engine:{acceptor}")
     listed = {} if pairs == 1 else {f"toy {number}": _Listed(f"toy {number}", options) for number in range(pairs)}
-    return Session(_pair(chosen or "toy 0", options), custom, listed, chosen)
+    session = _Told if told else Session
+    made = session(_pair(chosen or "toy 0", options), custom, listed, chosen)
+    if isinstance(made, _Told):
+        made.file = Path(told)
+    return made
+
+
+class _Told(Session):
+    """Writes down what it is asked."""
+
+    file: Path
+
+    def run(self, request: Request, **options: Any) -> Generator[Event, None, None]:
+        with self.file.open("a", encoding="utf-8") as file:
+            file.write(f"{self.chosen}: {request.prompt}\n")
+        return super().run(request, **options)
 
 
 def _pair(name: str, options: dict[str, Any]) -> Pair:
