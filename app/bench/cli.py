@@ -45,6 +45,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     page.add_argument("--turns", type=int, default=PAGE["turns"], help="turns of each start")
     page.add_argument("--max-tokens", type=int, default=PAGE["max_tokens"], help="where an answer ends at the latest")
     page.add_argument("--k", type=int, default=PAGE["k"], help="window")
+    crowd = measurements.add_parser("load", help="what many visitors at once do to the page, of a toy pair")
+    crowd.add_argument("--runs", type=int, default=1000, help="runs that are read, stopped or left, at random")
 
 
 def main(args: argparse.Namespace) -> int:
@@ -52,6 +54,11 @@ def main(args: argparse.Namespace) -> int:
         return _page(**PAGE) if args.page else _compare(args)
     if args.measurement == "gpu":
         return _gpu(args)
+    if args.measurement == "load":
+        from app.bench.load import figures
+
+        print(figures(args.runs))
+        return 0
     if args.measurement == "page":
         return _page(args.starts, args.turns, args.k, args.max_tokens)
     from app.bench.acceptors import table

@@ -1,0 +1,236 @@
+"""What many visitors at once do to the page: who is served, how soon it answers meanwhile, and what it keeps of them.
+
+A page of a toy pair is served by a process of its own, as `serve` does it; its engine costs next to nothing, so that
+what is measured is the page.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import secrets
+import socket
+import statistics
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from app.engine.session import Session
+from app.errors import RequestError
+from app.record import trace
+from app.record.trace import RunFinished
+
+POSTS, CLIENTS, TOKENS, LONG = 60, 200, 8, 400
+AT_ONCE = 20
+LOOK_SECONDS = 0.2
+"""How often the page is asked for meanwhile."""
+_API = "/gradio_api"
+
+
+def toy_session(chosen: str | None = None) -> Session:
+    """A pair of tables whose passes take two milliseconds."""
+    from app.backends.toy import toy_pair
+    from app.engine.pair import Pair
+
+    target, draft, tokenizer = toy_pair(vocab_size=259, delay=0.002)
+    return Session(Pair("toy target + toy draft", "toy", target, draft, tokenizer))
+
+
+def page(port: int) -> int:
+    """Serve it; what the process of the page does."""
+    from app.hosting.process import ProcessEngine
+    from app.hosting.recipe import Recipe
+    from app.ui import serve
+    from app.ui.desk import Desk
+    from app.ui.readers import Readers
+
+    engine = ProcessEngine(Recipe("app.bench.load:toy_session"))
+    serve.leave(serve.serve(engine, None, serve.Address("127.0.0.1", port), Desk(readers=Readers())))
+
+
+def figures(runs: int) -> str:
+    """The figures, a line each. runs: of the last part. Raises RequestError."""
+    if runs < 1:
+        raise RequestError(f"{runs} runs load nothing; choose 1 or more --runs.")
+    with _served() as (process, address):
+        return asyncio.run(_measured(process, address, runs))
+
+
+async def _measured(process: int, address: str, runs: int) -> str:
+    lines = []
+    async with httpx.AsyncClient(
+        base_url=address, timeout=300, limits=httpx.Limits(max_connections=None), trust_env=False
+    ) as http:
+        visitors = Visitors(http, (await http.get("/config")).json())
+        for name, part in (
+            (f"{POSTS} direct posts during a run", visitors.posts()),
+            (f"{CLIENTS} clients of {TOKENS} tokens at once", visitors.clients()),
+        ):
+            async with _asked_meanwhile(http) as seconds:
+                ends = await part
+            lines.append(f"{name}: {_counted(ends)}; {_answers(seconds)}")
+        ends, memory = Counter[str](), []
+        async with _asked_meanwhile(http) as seconds:
+            for begun in range(0, runs, AT_ONCE):
+                numbers = range(begun, min(begun + AT_ONCE, runs))
+                ends.update(await asyncio.gather(*[visitors.random(number) for number in numbers]))
+                await visitors.idle()
+                memory.append(_memory(process))
+        lines.append(f"{runs} runs with random ends: {_counted(ends)}; {_answers(seconds)}")
+        fifth = max(1, len(memory) // 5)
+        before, after = statistics.median(memory[fifth : 2 * fifth] or memory), statistics.median(memory[-fifth:])
+        lines.append(
+            f"the page holds {after / 2**20:.1f} MiB after them, {100 * (after / before - 1):+.2f}% since the first "
+            f"{2 * fifth * AT_ONCE} ({before / 2**20:.1f} MiB)"
+        )
+        lines.append(f"one more run: {await visitors.called('last')}")
+    return "\n".join(lines)
+
+
+class Visitors:
+    """What people and programs do to the page."""
+
+    def __init__(self, http: httpx.AsyncClient, config: dict[str, Any]) -> None:
+        self._http, self._chance = http, random.Random(3)
+        named = {each["props"].get("elem_id"): each for each in config["components"]}
+        values = {each["id"]: each["props"].get("value") for each in config["components"]}
+        events = {
+            name: next(each for each in config["dependencies"] if [named[name]["id"], "click"] in each["targets"])
+            for name in ("run", "stop")
+        }
+        self._functions = {name: event["id"] for name, event in events.items()}
+        self._knobs = [values[each] for each in events["run"]["inputs"]][:-1]
+        self._knobs[2] = LONG  # prompt, k, max_tokens
+
+    async def posts(self) -> Counter[str]:
+        """Programs that wait for a whole answer while a run is under way."""
+        running = asyncio.ensure_future(self.called("running", LONG))
+
+        async def post() -> str:
+            answer = await self._http.post(f"{_API}/run/run", json={"data": _values(TOKENS)})
+            return "served" if answer.status_code == 200 else str(answer.json()["error"])
+
+        ends = Counter(await asyncio.gather(*[post() for _ in range(POSTS)]))
+        return ends + Counter([f"the run itself: {await running}"])
+
+    async def clients(self) -> Counter[str]:
+        """Programs that read what their run says, all at once."""
+        return Counter(await asyncio.gather(*[self.called(f"client{number}") for number in range(CLIENTS)]))
+
+    async def random(self, number: int) -> str:
+        """A person's run, stopped or left after a while, or a program's, read to its end."""
+        choice = self._chance.random()
+        if choice < 1 / 3:
+            return await self.called(f"program{number}")
+        return await self._person(f"person{number}x{secrets.token_hex(4)}", leaves=choice < 2 / 3)
+
+    async def called(self, session: str, max_tokens: int = TOKENS) -> str:
+        """How a program's run ended."""
+        asked = {"data": _values(max_tokens), "session_hash": session}
+        answer = await self._http.post(f"{_API}/call/run", json=asked)
+        kind = last = ""
+        async with self._http.stream("GET", f"{_API}/call/run/{answer.json()['event_id']}") as stream:
+            async for line in stream.aiter_lines():
+                name, _, rest = line.partition(": ")
+                kind = rest if name == "event" else kind
+                if name == "data" and kind == "error":
+                    return str(json.loads(rest)["error"])
+                if name == "data" and kind == "generating":
+                    (last,) = json.loads(rest)
+        finished = trace.loads(last)
+        return finished.reason if isinstance(finished, RunFinished) else "broken off"
+
+    async def _person(self, session: str, leaves: bool) -> str:
+        run_id = secrets.token_hex(12)
+        await self._join("run", session, [*self._knobs, run_id])
+        enough = self._chance.randrange(6)
+        async with self._http.stream("GET", f"{_API}/queue/data", params={"session_hash": session}) as stream:
+            updates = 0
+            async for line in stream.aiter_lines():
+                message = json.loads(line.removeprefix("data: ")) if line.startswith("data: ") else {}
+                updates += message.get("msg") == "process_generating"
+                if leaves and updates >= enough:
+                    return "left"
+                if updates == enough and message.get("msg") in ("estimation", "process_generating"):
+                    await self._join("stop", session, [run_id])
+                    enough = -1
+                if (
+                    message.get("msg") == "process_completed"
+                    and message.get("output", {}).get("is_generating") is False
+                ):
+                    return "stopped" if enough < 0 else "ended"
+        return "ended"
+
+    async def _join(self, name: str, session: str, data: list[Any]) -> None:
+        asked = {"fn_index": self._functions[name], "data": data, "session_hash": session}
+        (await self._http.post(f"{_API}/queue/join", json=asked)).raise_for_status()
+
+    async def idle(self) -> None:
+        """Once nobody runs or waits."""
+        while (state := (await self._http.get("/healthz")).json())["running"] or state["waiting"]:
+            await asyncio.sleep(0.05)
+
+
+@asynccontextmanager
+async def _asked_meanwhile(http: httpx.AsyncClient) -> AsyncIterator[list[float]]:
+    """The seconds that the page took to answer, all the while."""
+    seconds: list[float] = []
+
+    async def ask() -> None:
+        while True:
+            began = time.perf_counter()
+            (await http.get("/")).raise_for_status()
+            seconds.append(time.perf_counter() - began)
+            await asyncio.sleep(LOOK_SECONDS)
+
+    asking = asyncio.ensure_future(ask())
+    try:
+        yield seconds
+    finally:
+        asking.cancel()
+
+
+def _values(max_tokens: int) -> list[Any]:
+    return ["Hi", 3, max_tokens, 0, 1, 0, 0, "rejection", "draft", "both", "", True]
+
+
+def _counted(ends: Counter[str]) -> str:
+    return ", ".join(f"{count} {end}" for end, count in sorted(ends.items()))
+
+
+def _answers(seconds: list[float]) -> str:
+    return f"the page answered in {1e3 * statistics.median(seconds):.0f} ms, {1e3 * max(seconds):.0f} ms at most"
+
+
+def _memory(process: int) -> int:
+    lines = Path(f"/proc/{process}/status").read_text(encoding="ascii").splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmRSS:"))
+
+
+@contextmanager
+def _served() -> Iterator[tuple[int, str]]:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    address = f"http://127.0.0.1:{port}"
+    code = f"from app.bench.load import page; page({port})"
+    server = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.DEVNULL)
+    try:
+        while server.poll() is None:
+            try:
+                httpx.get(f"{address}/healthz", trust_env=False)
+                break
+            except httpx.TransportError:
+                time.sleep(0.1)
+        yield server.pid, address
+    finally:
+        server.terminate()
+        server.wait()
