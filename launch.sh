@@ -188,6 +188,7 @@ case "${1:-}" in
         install tests/requirements.txt
         install app/distill/requirements.txt
         install app/backends/requirements-torch.txt
+        install app/hosting/requirements-ray.txt
         find_browser
         ;;
       *)
@@ -218,6 +219,7 @@ case "${1:-}" in
   *)
     setup
     if wants torch "$@"; then install app/backends/requirements-torch.txt; fi
+    case " $* " in *" --ray "* | *" --ray="*) install app/hosting/requirements-ray.txt ;; esac
     run_app "$VENV/bin/python" "$@"
     ;;
 esac

@@ -17,7 +17,7 @@ FILES = {
     ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path for path in APP.rglob("*.py")
 }
 MODULES = sorted(FILES)
-PURE = ("app.record", "app.neuron", "app.errors", "app.machine")
+PURE = ("app.record", "app.neuron", "app.errors", "app.machine", "app.wording")
 """Rooms that import the standard library alone, whatever they import from other rooms included."""
 ENGINE = ("app.engine", "app.acceptance")
 BACKENDS = sorted(path.name for path in (APP / "backends").iterdir() if path.is_dir() and path.name != "__pycache__")
@@ -27,6 +27,7 @@ THIRD_PARTY = {
     "torch": ("app.backends.torch", "app.backends.neuron", "app.distill", "app.bench"),
     "transformers": ("app.backends.torch", "app.backends.neuron", "app.distill", "app.bench"),
     "openvino": ("app.backends.openvino",),
+    "ray": ("app.hosting",),
 }
 """Packages that only some rooms may import."""
 
@@ -134,7 +135,7 @@ def test_importing_the_whole_default_install_does_no_work() -> None:
         "import importlib, os, sys\n"
         "before = dict(os.environ)\n"
         f"for name in {modules!r}: importlib.import_module(name)\n"
-        "heavy = {'torch', 'transformers', 'openvino', 'gradio', 'plotly', 'gguf'} & set(sys.modules)\n"
+        "heavy = {'torch', 'transformers', 'openvino', 'gradio', 'plotly', 'gguf', 'ray'} & set(sys.modules)\n"
         "assert not heavy, heavy\n"
         "assert dict(os.environ) == before\n"
     )

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from app.errors import RequestError
+from app.errors import PairError, RequestError
 from app.neuron.catalogue import LIBRARIES
 from app.record.limits import K, parse_k
 from app.record.trace import Request, Sampling
@@ -18,7 +18,7 @@ from app.record.trace import Request, Sampling
 if TYPE_CHECKING:
     from app.engine.pair import Promised
     from app.engine.session import Session
-    from app.hosting.process import ProcessEngine
+    from app.hosting.process import Home, ProcessEngine
     from app.pairs.options import PairOptions
 
 BAD_INPUT = 2
@@ -135,10 +135,10 @@ def session(
         validate_unloaded(registry.promised(own), request, upstream)
         if not custom:
             find(request.acceptor)
-    return pair_recipe(own, options.acceptor if custom else None, _listed(own, folder)).make()
+    return pair_recipe(own, options.acceptor if custom else None, listed(own, folder)).make()
 
 
-def _listed(own: PairOptions, folder: Path | None) -> dict[str, PairOptions]:
+def listed(own: PairOptions, folder: Path | None) -> dict[str, PairOptions]:
     """The pairs of a folder by name, and the one that the flags name. Raises PairError."""
     from app.pairs import pair_files
 
@@ -159,16 +159,30 @@ def engine(options: argparse.Namespace) -> ProcessEngine:
     from app.pairs import memory
 
     own = pair_options(options)
+    others = listed(own, options.pairs)
     free = memory.free_memory()
     limit = None if free is None else free * 9 // 10
     if options.memory_limit is not None:
         limit = int(options.memory_limit * 1e9)
     return ProcessEngine(
-        pair_recipe(own, options.acceptor if is_custom(options.acceptor) else None, _listed(own, options.pairs)),
+        pair_recipe(own, options.acceptor if is_custom(options.acceptor) else None, others),
         python=engine_python(own.backend),
+        homes={name: home(pair) for name, pair in others.items()},
         round_seconds=options.round_seconds,
         memory=limit,
     )
+
+
+def home(pair: PairOptions) -> Home:
+    """Where an engine of the pair lives."""
+    from app.hosting.process import Home
+    from app.pairs.registry import ListedPair
+
+    try:
+        alone = bool(ListedPair(pair).stays)
+    except PairError:  # whoever chooses it is told
+        alone = False
+    return Home(engine_python(pair.backend), alone)
 
 
 def follow(options: argparse.Namespace) -> None:

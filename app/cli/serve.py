@@ -7,10 +7,15 @@ import os
 import signal
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from app.cli import flags
+from app.cli import flags, pool, texts
 from app.errors import RequestError
 from app.record.trace_files import open_trace
+
+if TYPE_CHECKING:
+    from app.hosting.pool import Pool
+    from app.hosting.process import ProcessEngine
 
 AUTH_VARIABLE = "PLAYGROUND_AUTH"
 """Holds USER:PASSWORD, as --auth, where nobody else sees it."""
@@ -45,6 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="GB",
         help="what the engine may hold (default: nine tenths of what is free)",
     )
+    pool.add_arguments(parser)
     parser.add_argument("--replay", type=Path, metavar="FILE", help="show a recorded trace, without loading a model")
 
 
@@ -54,6 +60,7 @@ def main(options: argparse.Namespace) -> int:
     from app.ui.line import Line
     from app.ui.readers import Readers
 
+    pool.check(options)
     flags.follow(options)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # until the page is there
     address = serve.Address(options.host, options.port, logins(options), tuple(options.allow_host))
@@ -63,9 +70,12 @@ def main(options: argparse.Namespace) -> int:
             raise RequestError(f"--{name.replace('_', '-')} is {value:g}; choose a number above 0.")
     serve.check_port(options.host, options.port)
     replay = None if options.replay is None else open_trace(options.replay)
-    engine = None if replay is not None else flags.engine(options)
+    engine: ProcessEngine | Pool | None = None
+    if replay is None:
+        engine = flags.engine(options) if options.ray is None else pool.pool(options)
     limits = Limits(options.max_tokens_limit, options.run_seconds)
-    desk = Desk(Line(length=options.max_waiting), Readers(), limits)
+    engines = engine.engines if engine is not None else 1
+    desk = Desk(Line(engines, length=options.max_waiting), Readers(), limits)
     serve.leave(serve.serve(engine, replay, address, desk))
 
 
@@ -88,7 +98,7 @@ def logins(options: argparse.Namespace) -> tuple[tuple[str, str], ...]:
 
 
 def _credentials(where: str, text: str) -> tuple[str, str]:
-    user, _, password = text.strip().partition(":")
+    user, _, password = texts.text_of(text, where).strip().partition(":")
     if not user or not password:
         raise RequestError(f"{where} wants USER:PASSWORD, both not empty.")
     return user, password

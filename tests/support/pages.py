@@ -11,7 +11,9 @@ from app.backends.toy import toy_pair
 from app.engine.pair import Pair
 from app.engine.session import Session
 from app.record.trace import Trace
+from app.ui import session as ui
 from app.ui.desk import Desk
+from app.ui.line import Line
 from app.ui.page import build_page, launch_options
 from app.ui.readers import Readers
 
@@ -26,12 +28,12 @@ def toy_session(**options: Any) -> Session:
 
 
 @contextmanager
-def served(session: Session | None, replay: Trace | None = None) -> Iterator[str]:
+def served(session: ui.Session | None, replay: Trace | None = None) -> Iterator[str]:
     """The address of the page while it is served."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    desk = Desk(readers=Readers())
+    desk = Desk(Line(getattr(session, "engines", 1)), Readers())
     page = build_page(session, EXAMPLES, replay, desk=desk)
     options = launch_options(session, desk)
     page.launch(server_name="127.0.0.1", server_port=port, prevent_thread_lock=True, quiet=True, **options)
