@@ -42,7 +42,7 @@ def build_page(
             header_html(session, desk.line.engines), apply_default_css=False, js_on_load=SCRIPT, elem_id="header"
         )
         pair, note = (None, None) if session is None else chooser.build(session)
-        with gr.Tabs(elem_id="tabs"):
+        with gr.Tabs(elem_id="tabs", overflow_behavior="wrap"):  # no tab behind a menu, however narrow
             with gr.Tab("Playground", id="playground"):
                 controls = playground.build(session, desk, replay)
             with gr.Tab("Rounds", id="rounds"):

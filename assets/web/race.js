@@ -145,12 +145,14 @@
     }
 
     #leadText(duration) {
-      const { run, time } = this.store;
+      const { run, time, live } = this.store;
+      if (run.running.length < 2 || !duration) return "";
       const [target, speculative] = ARMS.map((arm) => roundAt(run.arms[arm], time));
-      if (!target || !speculative) return "";
-      const ahead = speculative.figures.tokens - target.figures.tokens;
-      if (!this.store.live && (time === Infinity || time >= duration)) {
-        if (target.figures.tokens !== speculative.figures.tokens) return "";
+      if (live && (!target || !speculative || run.inTurn)) return ""; // what was not run yet is not behind
+      if (!target && !speculative) return "both read the prompt";
+      const ahead = (speculative?.figures.tokens ?? 0) - (target?.figures.tokens ?? 0);
+      if (!live && (time === Infinity || time >= duration)) {
+        if (!target || !speculative || ahead !== 0) return "";
         const gap = target.clock - speculative.clock;
         return Math.abs(gap) < 0.005
           ? "a dead heat"

@@ -8,6 +8,9 @@
   const FIT = "fit"; // the pace at which the arm that took longer takes as long as eyes need
   const FIT_SECONDS = 8;
 
+  /** How many of a window's drafts the acceptor looked at. */
+  const judgedOf = (round) => round.drafted.filter(({ state }) => state !== "discarded").length;
+
   /** The run on the page, and the moment of it that is shown. Views listen to: run, items, time, state. */
   class Store extends EventTarget {
     run = new Run();
@@ -134,18 +137,30 @@
       this.pause();
       if (this.#stage) this.#stepInside(this.#stage, direction);
       else if (direction > 0) this.#enter();
-      else {
-        this.seek(
-          this.run.moments.findLast((moment) => moment < Math.min(this.time, this.run.duration) - TINY) ?? 0,
-        );
-      }
+      else this.#enterFromBehind();
+    }
+
+    /** The window of the speculative arm that ends at this moment. */
+    #endingAt(moment) {
+      const round = this.run.arms.speculative.rounds.find(({ clock }) => Math.abs(clock - moment) < TINY);
+      return round?.drafted.length ? round : null;
+    }
+
+    #enterFromBehind() {
+      const now = Math.min(this.time, this.run.duration);
+      const before = this.run.moments.findLast((moment) => moment < now - TINY) ?? 0;
+      const round = this.#endingAt(now);
+      this.seek(before);
+      if (!round) return;
+      this.#stage = { round, drafts: round.drafted.length, verdicts: judgedOf(round) };
+      this.tell("time");
     }
 
     #enter() {
       const next = this.run.moments.find((moment) => moment > this.time + TINY);
       if (next === undefined) return this.seek(Infinity);
-      const round = this.run.arms.speculative.rounds.find(({ clock }) => Math.abs(clock - next) < TINY);
-      if (!round?.drafted.length) return this.seek(next);
+      const round = this.#endingAt(next);
+      if (!round) return this.seek(next);
       const drafts = round.drafted.length;
       const now = this.window; // where all drafts stand there already, the first verdict is next
       this.#stage = { round, drafts, verdicts: now?.round === round && now.drafts === drafts ? 1 : 0 };
@@ -161,8 +176,7 @@
     }
 
     #stepInside({ round, drafts, verdicts }, direction) {
-      const judged = round.drafted.filter(({ state }) => state !== "discarded").length;
-      if (direction > 0 && verdicts === judged) return this.seek(round.clock);
+      if (direction > 0 && verdicts === judgedOf(round)) return this.seek(round.clock);
       this.#stage = direction < 0 && verdicts === 0 ? null : { round, drafts, verdicts: verdicts + direction };
       this.tell("time");
     }

@@ -70,6 +70,18 @@ def pane_text(page: Page, arm: str) -> str:
     return str(page.evaluate(script, arm)).replace("↵\n", "\n")
 
 
+def lead(events: Trace, time: float) -> str:
+    """Who is ahead at that moment of a replay, before its end, as the race says it."""
+    target, speculative = (
+        sum(clock <= time + 1e-9 for clock in Metrics(events).arms[arm].arrivals) for arm in ("target", "speculative")
+    )
+    if not target and not speculative:
+        return "both read the prompt"
+    ahead = abs(speculative - target)
+    who = "speculative" if speculative > target else "target only"
+    return f"{who} ahead by {ahead} token{'s' if ahead > 1 else ''}" if ahead else "level"
+
+
 def figure(page: Page, name: str) -> str:
     return page.locator(f'.headline [data-figure="{name}"]').inner_text()
 
@@ -437,7 +449,11 @@ def test_recorded_runs_are_offered_and_replay(open_page: Open, replay_address: s
     page.evaluate(PAUSE_WITHIN)
     page.get_by_role("button", name="Replay").click()
     page.wait_for_function("!window.Playground.store.playing && window.Playground.store.time < Infinity")
-    expect(page.locator(".race-lead")).to_have_text(re.compile("ahead by|level"))
+    expect(page.locator(".race-lead")).to_have_text(lead(events, page.evaluate("window.Playground.store.time")))
+    clock = min(arm.arrivals[0] for arm in Metrics(events).arms.values())
+    for moment in (0, clock * 0.9, clock):
+        page.evaluate("(time) => window.Playground.store.seek(time)", moment)
+        expect(page.locator(".race-lead")).to_have_text(lead(events, moment))
 
 
 def test_arms_that_ran_one_after_the_other_are_replayed_together(open_page: Open) -> None:
@@ -560,15 +576,20 @@ def test_narrow_screen_needs_no_sideways_scrolling(open_page: Open, address: str
     expect(page.locator("#run")).to_be_in_viewport()
     start(page, 40)
     finish(page)
-    for tab in ("Playground", "Rounds", "Tune k", "Hardware", "About"):
-        page.get_by_role("tab", name=tab).click()
-        assert page.evaluate("document.documentElement.scrollWidth") <= 390, tab
+    tabs = ["Playground", "Rounds", "Tune k", "Instruments", "Hardware", "About"]
+    for width, letters in ((390, "0px"), (320, "3px")):  # fonts differ by machine
+        page.set_viewport_size({"width": width, "height": 844})
+        page.add_style_tag(content=f"#tabs button {{ letter-spacing: {letters} }}")
+        assert page.locator("#tabs [role=tab]").all_inner_texts() == tabs
+        for tab in tabs:
+            page.get_by_role("tab", name=tab).click()
+            assert page.evaluate("document.documentElement.scrollWidth") <= width, tab
     page.get_by_role("tab", name="Playground").click()
     page.locator(".pane-speculative .tok").nth(2).tap()
     box = page.locator(".pg-card").bounding_box()
     assert box is not None
     assert box["x"] >= 0
-    assert box["x"] + box["width"] <= 390
+    assert box["x"] + box["width"] <= width
 
 
 def test_an_update_of_a_long_answer_touches_what_is_new(open_page: Open, address: str) -> None:

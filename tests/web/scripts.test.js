@@ -133,6 +133,24 @@ test("steps forward reach the end through every moment, steps back the start", (
   assert.equal(store.time, 0);
 });
 
+test("every verdict is passed on the way on, and again on the way back", () => {
+  const store = shown();
+  const verdicts = (direction, ended) => {
+    const seen = new Set();
+    for (let steps = 0; !ended() && steps < 1000; steps++) {
+      store.step(direction);
+      if (store.window?.verdicts) seen.add(`${store.window.round.index}: ${store.window.verdicts}`);
+    }
+    return [...seen];
+  };
+  const expected = store.run.arms.speculative.rounds.flatMap(({ index, drafted }) =>
+    drafted.filter(({ state }) => state !== "discarded").map((_, place) => `${index}: ${place + 1}`)
+  );
+  store.seek(0);
+  assert.deepEqual(verdicts(1, () => store.time === Infinity), expected);
+  assert.deepEqual(verdicts(-1, () => store.time === 0 && !store.window).reverse(), expected);
+});
+
 test("listeners are told of each of the types they named", () => {
   const store = new Store();
   const told = [];
