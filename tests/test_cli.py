@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -86,8 +87,19 @@ def test_the_trace_can_be_written_and_read(run_json: Run, tmp_path: Path) -> Non
 def test_without_json_texts_and_figures_are_printed(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["run", "--prompt", "Count to five.", "--max-tokens", "16"]) == 0
     out = capsys.readouterr().out
-    assert "--- speculative ---" in out
-    assert "the same text, bit for bit" in out
+    answer, figures = out.split("\n\ntarget  ")
+    assert answer.strip()
+    assert "the same text, bit for bit" in figures
+    assert re.search(r"^speculative  16 tokens in \d+ passes, TPOT [\d.]+ ms", figures, re.MULTILINE)
+    assert re.search(r"^tokens       \d+ accepted", figures, re.MULTILINE)
+
+
+def test_one_arm_alone_and_two_texts_are_told_apart(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", "--prompt", "Count.", "--max-tokens", "6", "--arm", "target"]) == 0
+    assert "speedup" not in capsys.readouterr().out
+    flags = ["--prompt", "Tell me of a town.", "--temperature", "1.2", "--seed", "3", "--max-tokens", "24"]
+    assert main(["run", *flags]) == 0
+    assert "The target alone, from whose text the one above parts at token" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -1,20 +1,21 @@
-"""`run`: one request, no browser."""
+"""`run`: one request, no browser; the answer as it comes, then the figures."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import sys
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
 from app.cli import flags
+from app.cli.answer import Answer, is_coloured, legend, tamed
 from app.cli.flags import BAD_INPUT
 from app.record import trace
 from app.record.limits import DEFAULT_K, DEFAULT_MAX_TOKENS
 from app.record.metrics import Metrics
-from app.record.trace import Request
+from app.record.trace import Arm, Request, Round
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -58,42 +59,54 @@ def main(options: argparse.Namespace) -> int:
     for note in session.notes:
         print(note, file=sys.stderr)
     metrics, events = Metrics(), []
-    with closing(session.run(request, upstream=upstream)) as run:
+    followed: Arm = "target" if request.arms == "target" else "speculative"
+    coloured = is_coloured(sys.stdout)
+    with (
+        closing(session.run(request, upstream=upstream)) as run,
+        closing(Answer(sys.stdout, followed, metrics, coloured)) if not options.json else nullcontext() as answer,
+    ):
         for event in run:
             metrics.add(event)
             events.append(event)
-            if options.json:
+            if answer is None:
                 print(trace.dumps(event), flush=True)
+            elif isinstance(event, Round):
+                answer.add(event)
     if options.out is not None:
         flags.write_text(options.out, "".join(trace.write(events)), "The trace")
     if options.json:
         print(json.dumps(metrics.summary()))
     else:
-        _print_figures(metrics)
+        _print_figures(metrics, followed, coloured)
     if metrics.reason == "error":
         print(metrics.message, file=sys.stderr)
         return BAD_INPUT
     return 0
 
 
-def _print_figures(metrics: Metrics) -> None:
+def _print_figures(metrics: Metrics, followed: Arm, coloured: bool) -> None:
     summary = metrics.summary()
+    arms, parting = summary["arms"], summary["first_divergence"]
     if summary["engine"] == "upstream":
         print(
             "The speculative arm is upstream's own loop (--engine upstream): a reference for speed. It "
             "knows no temperature, "
             "and its text is not distributed as the target's.\n"
         )
-    for name, arm in summary["arms"].items():
-        print(f"--- {name} ---\n{arm['text']}\n")
-    for name, arm in summary["arms"].items():
+    if parting is not None:
+        text = arms["target"]["text"]
+        print(f"The target alone, from whose text the one above parts at token {parting + 1:,}:")
+        print(f"{tamed(text) if sys.stdout.isatty() else text}\n")
+    for name, arm in arms.items():
         tpot = "–" if arm["tpot_s"] is None else f"{1e3 * arm['tpot_s']:.1f} ms"
         length = arm["mean_acceptance_length"]
         print(
-            f"{name:12} {arm['tokens']} tokens, TPOT {tpot}, TTFT {1e3 * arm['ttft_s']:.0f} ms"
+            f"{name:12} {arm['tokens']:,} tokens in {metrics.arms[name].rounds + 1:,} passes, "
+            f"TPOT {tpot}, TTFT {1e3 * arm['ttft_s']:.0f} ms"
             + (f", mean acceptance length {length:.2f}" if name == "speculative" and length else "")
         )
+    if followed in metrics.arms:
+        print(f"{'tokens':12} {legend(metrics.arms[followed].counts, coloured)}")
     if summary["speedup"]:
-        same = summary["first_divergence"] is None
-        text = "the same text, bit for bit" if same else f"the texts part at token {summary['first_divergence']}"
+        text = "the same text, bit for bit" if parting is None else "two texts"
         print(f"{'speedup':12} {summary['speedup']:.2f}x; {text}")
