@@ -60,6 +60,19 @@ def test_a_run_is_the_run_of_a_session_in_this_process() -> None:
         assert hosted.restarts == 0
 
 
+def test_a_prompt_is_counted_between_runs_and_while_one_is_on_it_is_not() -> None:
+    with engine() as hosted:
+        events = hosted.run(REQUEST)
+        first = next(events)
+        assert hosted.count(REQUEST) is None
+        events.close()
+        assert isinstance(first, RunStarted)
+        assert hosted.count(REQUEST) == first.prompt_tokens
+        with pytest.raises(RequestError, match="shorten it"):
+            hosted.count(Request("x" * 100_000))
+        assert hosted.restarts == 0
+
+
 def test_what_cannot_run_is_refused_and_the_engine_stays() -> None:
     with engine() as hosted:
         process = hosted.process_id

@@ -56,6 +56,20 @@ def test_a_bad_request_is_refused_in_a_sentence_before_anything_runs(change: dic
     assert list(ours.run(HELLO))  # and nothing is lost
 
 
+def test_the_prompts_tokens_are_counted_as_they_are_fed_but_not_during_a_run() -> None:
+    counted, _ = session()
+    events = counted.run(HELLO)
+    first = next(events)
+    assert isinstance(first, RunStarted)
+    assert counted.count(HELLO) is None
+    events.close()
+    assert counted.count(HELLO) == first.prompt_tokens
+    raw = replace(HELLO, system="Be brief.", chat_template=False)
+    assert counted.count(raw) == len(counted.prompt_ids(raw)) != first.prompt_tokens
+    with pytest.raises(RequestError, match="302 tokens long"):
+        counted.count(replace(HELLO, prompt="x" * 300))
+
+
 def test_the_events_are_a_trace_that_reads_back_unchanged() -> None:
     ours, _ = session()
     events = list(ours.run(HELLO))

@@ -139,6 +139,16 @@ class Session:
         """Bytes this process holds."""
         return process_memory()
 
+    def count(self, request: Request) -> int | None:
+        """Tokens the prompt becomes as it is fed; None while a run is on or a pair is loaded, which come first. Raises
+        RequestError for one that has no room."""
+        if not self._lock.acquire(blocking=False):
+            return None
+        try:
+            return len(self.prompt_ids(request))
+        finally:
+            self._lock.release()
+
     def prompt_ids(self, request: Request) -> list[int]:
         """See `requests.prompt_ids`."""
         return prompt_ids(self.loaded, request)

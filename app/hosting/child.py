@@ -60,6 +60,8 @@ def serve(channel: Channel) -> None:
         message = channel.message()
         if message["do"] == "run":
             _run(channel, session, message)
+        elif message["do"] == "count":
+            _count(channel, session, message)
         elif message["do"] == "switch":
             _switch(channel, session, message["name"])
 
@@ -90,6 +92,13 @@ def _run(channel: Channel, session: Any, message: dict[str, Any]) -> None:
         )
         channel.send(trace.dumps(RunFinished("error", sentence)))
     channel.say({"over": True})
+
+
+def _count(channel: Channel, session: Any, message: dict[str, Any]) -> None:
+    try:
+        channel.say({"tokens": session.count(trace.request(message["request"]))})
+    except PlaygroundError as error:
+        channel.say({"fault": type(error).__name__, "sentence": str(error)})
 
 
 def _switch(channel: Channel, session: Any, name: str) -> None:

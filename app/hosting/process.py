@@ -201,6 +201,26 @@ class ProcessEngine(Described):
                     raise EngineLostError(sentence) from None
         raise AssertionError
 
+    def count(self, request: Request) -> int | None:
+        """See `Session.count`; None as well while an engine is being started."""
+        if not self._lock.acquire(blocking=False):
+            return None
+        try:
+            child = self._child
+            if self._closed or child.description is None or child.process.poll() is not None:
+                return None
+            child.channel.say({"do": "count", "request": dataclasses.asdict(request)}, GRACE_SECONDS)
+            message = json.loads(self._line(child, GRACE_SECONDS))
+        except (EOFError, TimeoutError, EngineLostError):
+            self._restart()  # whoever runs next finds another
+            return None
+        finally:
+            self._lock.release()
+        if "fault" in message:
+            raise _fault(message)
+        tokens: int | None = message["tokens"]
+        return tokens
+
     def switch(self, name: str) -> None:
         """See `Session.switch`. Where the loaded pair must stay in its process, another process takes the new one."""
         with self._lock:

@@ -45,6 +45,7 @@ VIEW_SCRIPTS = (
 PAGE_SCRIPTS = (
     *VIEW_SCRIPTS,
     "header.js",
+    "prompt_count.js",
     "knobs.js",
     "tabs.js",
     "present.js",

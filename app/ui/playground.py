@@ -13,7 +13,7 @@ from typing import Any
 import gradio as gr
 
 from app.record.trace import Event, Trace
-from app.ui import assets, knobs, token_view
+from app.ui import assets, knobs, prompt_count, token_view
 from app.ui.desk import Desk
 from app.ui.live import Recent, stream
 from app.ui.session import Session
@@ -52,6 +52,7 @@ def build(session: Session | None, desk: Desk, replay: Trace | None) -> dict[str
     controls = knobs.build_more(session, *few, desk.limits.max_tokens)
     more.click(None, js="() => window.Playground.toggleMore()", queue=False, api_visibility="private")
     _address(session, prompt, controls)
+    prompt_count.build(session, desk)
     run_id = gr.Textbox(visible=False)
     recent = Recent()
     view = token_view.build(replay, recent, desk)

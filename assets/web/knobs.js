@@ -77,6 +77,7 @@
   /** A knob has changed: the address follows, so that a refresh or a link gives it back. */
   const remember = (list) => {
     values = list;
+    Playground.countSoon(list);
     const old = new URLSearchParams(location.search);
     const query = toParameters(settings(), { ...known.defaults, k: known.defaults.k });
     for (const name of OTHERS) if (old.has(name)) query.set(name, old.get(name));
@@ -100,5 +101,5 @@
     return `${location.origin}${location.pathname}${query.size ? "?" : ""}${query}`;
   };
 
-  Object.assign(Playground, { choose, linkOf });
+  Object.assign(Playground, { choose, knobValues: () => values, linkOf });
 })();

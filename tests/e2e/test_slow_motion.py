@@ -85,10 +85,8 @@ def test_a_step_stops_inside_a_window(open_page: Open, address: str) -> None:
     start(page, 60)
     rounds = trace.rounds(finish(page), "speculative")
     refused = next(r for r in rounds if [d.state for d in r.drafted] == ["accepted", "rejected"])
-    page.evaluate(
-        "(index) => { const { store } = window.Playground; store.seek(store.run.arms.speculative.rounds[index].since); }",
-        refused.index,
-    )
+    begin = "(index) => { const { store } = Playground; store.seek(store.run.arms.speculative.rounds[index].since); }"
+    page.evaluate(begin, refused.index)
     step = page.get_by_role("button", name="step ›")
     proposed, judged = page.locator(".tok.proposed"), page.locator(".tok.proposed.judged")
     borders = "(elements) => elements.map((element) => getComputedStyle(element).borderTopStyle)"

@@ -1,0 +1,50 @@
+/* The prompt's length in tokens, beside its label: asked of the server when the writing pauses, and never during a run. */
+(() => {
+  const Playground = (globalThis.Playground ??= {});
+  const { format, h } = Playground;
+
+  const PAUSE_MS = 400;
+  const AGAIN_MS = 3000; // where an engine was at work
+
+  let count = null;
+  let timer = 0;
+  let asked = "";
+  const said = h("output", { class: "pg prompt-count" });
+
+  const say = (text, kind = "") => {
+    said.textContent = said.title = text;
+    said.dataset.kind = kind;
+    const prompt = document.querySelector("#prompt");
+    if (prompt && said.parentElement !== prompt) prompt.append(said);
+  };
+
+  /** Ask once the values have stayed as they are for a while. */
+  const soon = (values, ms = PAUSE_MS) => {
+    clearTimeout(timer);
+    timer = setTimeout(() => ask(values), ms);
+  };
+
+  const ask = async (values) => {
+    if (Playground.store.live || document.hidden) return soon(values, AGAIN_MS);
+    if (!String(values[0]).trim()) return say("");
+    asked = JSON.stringify(values);
+    const answer = await count(values).catch(() => ({})); // a server that is gone says so where a run is asked for
+    if (asked !== JSON.stringify(values)) return;
+    if (answer.error) say(answer.error, "error");
+    else if (answer.tokens === null) soon(values, AGAIN_MS);
+    else if (answer.tokens) say(format.plural(answer.tokens, "token"));
+  };
+
+  /** Called by the component's js_on_load. */
+  Playground.mountPromptCount = (count_) => {
+    count = count_;
+    if (Playground.knobValues) soon(Playground.knobValues(), 0);
+  };
+
+  /** The knobs have changed. */
+  Playground.countSoon = (values) => {
+    if (!count || JSON.stringify(values) === asked) return;
+    say("");
+    soon(values);
+  };
+})();
