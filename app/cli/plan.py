@@ -57,7 +57,7 @@ def render_text(plan: Plan) -> str:
             f"  {role:<7} {model.name}: {model.memory_bytes / GB:.1f} GB (estimate), {model.cores_phrase}; "
             f"tp_degree {least}" + ("" if model.tp_degree is None else f", here {model.tp_degree}")
         )
-    lines.append(f"  pair    {plan.pair_bytes / GB:.0f} GB of {plan.instance.device_gib} GiB")
+    lines.append(f"  pair    {plan.pair_bytes / GB:.0f} GB of {plan.instance.device_bytes / GB:.0f} GB")
     if plan.per_core is not None:
         lines.append(f"  a core  {plan.per_core.total / GB:.1f} of {plan.per_core.capacity / GB:.1f} GB (estimate)")
     lines += [f"  why: {reason}" for reason in plan.reasons]

@@ -35,8 +35,13 @@ class Instance:
     inferred: bool = False
 
     @property
+    def device_bytes(self) -> int:
+        return self.num_cores * self.core_bytes
+
+    @property
     def device_gib(self) -> int:
-        return self.num_cores * self.core_bytes // 2**30
+        """As AWS publishes it, whose GB are these."""
+        return self.device_bytes // 2**30
 
     @property
     def core_gb(self) -> int:

@@ -9,7 +9,7 @@ import gradio as gr
 
 from app.errors import PlaygroundError
 from app.neuron.catalogue import CORE_BYTES, INSTANCES, LIBRARIES, MODELS, Instance, product_name
-from app.neuron.memory import DTYPE_BYTES
+from app.neuron.memory import DTYPE_BYTES, GB
 from app.neuron.monitor import MemoryMonitor
 from app.neuron.plan import plan
 from app.ui.plan_view import error_html, memory_html, plan_html
@@ -118,7 +118,7 @@ def _degree_choices(first: str) -> list[str | int]:
 
 
 def _instance_label(instance: Instance) -> str:
-    return f"{instance.name} · {instance.num_cores} cores, {instance.device_gib} GiB"
+    return f"{instance.name} · {instance.num_cores} cores, {instance.device_bytes / GB:.0f} GB"
 
 
 _EMPTY = (

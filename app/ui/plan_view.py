@@ -107,7 +107,9 @@ def _models_table(plan: Plan) -> str:
         for degree in plan.instance.all_degrees
     )
     facts = (
-        f"{html.escape(plan.instance.name)}: {plan.instance.num_cores} NeuronCores, {plan.instance.device_gib} GiB; "
+        f"{html.escape(plan.instance.name)}: {plan.instance.num_cores} NeuronCores, "
+        f"{_size(plan.instance.device_bytes)} "
+        f"(published as {plan.instance.device_gib:,} GiB); "
         f"its topology allows tp_degree {allowed}."
         if plan.instance.num_cores
         else ""

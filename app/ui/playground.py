@@ -47,7 +47,7 @@ def build(session: Session | None, desk: Desk, replay: Trace | None) -> dict[str
         with gr.Column(scale=0, min_width=150, elem_id="run-column"):
             run = gr.Button("Run", variant="primary", min_width=80, elem_id="run")
             with gr.Row(elem_id="run-row"):
-                stop = gr.Button("Stop", variant="secondary", min_width=60, elem_id="stop")
+                stop = gr.Button("Stop", variant="secondary", min_width=60, interactive=False, elem_id="stop")
                 more = gr.Button("More", variant="secondary", min_width=60, elem_id="more-button")
     controls = knobs.build_more(session, *few, desk.limits.max_tokens)
     more.click(None, js="() => window.Playground.toggleMore()", queue=False, api_visibility="private")

@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from app.record import theory
+from app.record.chosen import chosen_windows
 from app.record.limits import AUTO
 from app.record.metrics import ArmMetrics, Metrics, acceptance_by_kind
 from app.record.pieces import join_pieces
@@ -220,6 +221,7 @@ def analysis(metrics: Metrics, trace: list[Event]) -> Item:
     windows = theory.what_if(trace)
     return {
         "advice": advice(metrics, windows),
+        "chosen": chosen_windows(trace),
         "kinds": [
             {"kind": kind, "accepted": accepted, "judged": judged}
             for kind, (accepted, judged) in acceptance_by_kind(trace).items()

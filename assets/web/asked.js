@@ -27,11 +27,12 @@
     }
 
     update() {
-      const { started } = this.store.run;
+      const { started, analysis } = this.store.run;
       this.element.hidden = !started;
-      if (!started || this.shown === started) return;
+      if (!started || (this.shown === started && this.chosen === analysis)) return;
       this.shown = started;
-      const { prompt, settings, models } = runFacts(started);
+      this.chosen = analysis;
+      const { prompt, settings, models } = runFacts(started, analysis?.chosen);
       this.prompt.textContent = prompt;
       this.settings.textContent = settings;
       this.models.textContent = models;

@@ -1,7 +1,7 @@
 /* In an exported page, or one of a static site: the trace stands in the document. */
 (() => {
   const Playground = (globalThis.Playground ??= {});
-  const { Store, Tour, View, define, dressPage, present, wantsSlowMotion } = Playground;
+  const { Store, Tour, View, define, dressPage, present, printLight, wantsSlowMotion } = Playground;
 
   /** Light or dark, as chosen or as the system has it. */
   Playground.dressFile = () => {
@@ -15,6 +15,7 @@
   Playground.openFile = (definitions) => {
     define(definitions);
     Playground.dressFile();
+    printLight();
     document.body.classList.toggle("pg-embed", location.hash === "#embed");
     const store = new Store();
     store.slowMotion = wantsSlowMotion();

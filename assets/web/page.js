@@ -1,10 +1,12 @@
 /* In the Gradio page: what its components and buttons call. There is one store, which all its tabs show. */
 (() => {
   const Playground = (globalThis.Playground ??= {});
-  const { Store, Tour, View, choose, define, dressPage, linkOf, present, wantsSlowMotion, watchTabs } = Playground;
+  const { Store, Tour, View, choose, define, dressPage, linkOf, present, printLight, wantsSlowMotion, watchTabs } =
+    Playground;
 
   const store = new Store();
   dressPage();
+  printLight();
   store.slowMotion = wantsSlowMotion();
 
   /** What the address asks to be shown: a recorded run, at a moment of it. */
@@ -42,6 +44,7 @@
 
   /** Run was pressed: the knobs, with the run's id as the last of them. */
   Playground.begin = (knobs) => {
+    if (store.live) return [...knobs.slice(0, -1), store.run.id]; // pressed twice: it is on already
     const bytes = crypto.getRandomValues(new Uint8Array(12));
     const id = Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
     store.begin(id);

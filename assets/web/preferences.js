@@ -33,7 +33,17 @@
     if (dark !== undefined) document.body.classList.toggle("dark", dark);
     return dark;
   };
+  /** On paper the page is light: a printer leaves the ground out, and pale letters would be lost. */
+  const printLight = () => {
+    let dark = false;
+    globalThis.addEventListener("beforeprint", () => {
+      dark = document.body.classList.contains("dark");
+      document.body.classList.remove("dark");
+    });
+    globalThis.addEventListener("afterprint", () => document.body.classList.toggle("dark", dark));
+  };
+
   const switchDress = () => remember({ dark: document.body.classList.toggle("dark") });
 
-  Object.assign(Playground, { dressPage, keepSlowMotion, switchDress, wantsSlowMotion });
+  Object.assign(Playground, { dressPage, keepSlowMotion, printLight, switchDress, wantsSlowMotion });
 })();

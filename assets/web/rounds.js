@@ -44,14 +44,14 @@
     const times = h("div", {
       class: "times",
       role: "img",
-      "aria-label": PARTS.map((part) => `${part} ${format.ms(round[`${part}_seconds`])} ms`).join(", "),
+      "aria-label": PARTS.map((part) => `${part} ${format.span(round[`${part}_seconds`])}`).join(", "),
     });
     for (const part of PARTS) {
       const piece = h("i", { class: `time-${part}` });
       piece.style.flex = `0 0 ${(100 * round[`${part}_seconds`]) / slowest}%`;
       times.append(piece);
     }
-    times.title = PARTS.map((part) => `${part} ${format.ms(round[`${part}_seconds`])} ms`).join(" · ");
+    times.title = PARTS.map((part) => `${part} ${format.span(round[`${part}_seconds`])}`).join(" · ");
     return h(
       "li",
       { class: "round", "data-round": round.index, tabindex: "-1" },
@@ -59,7 +59,7 @@
       boxes,
       h("span", { class: "round-count" }, `${round.tokens.length}`),
       times,
-      h("span", { class: "round-time" }, `${format.ms(total)} ms`),
+      h("span", { class: "round-time" }, format.span(total)),
     );
   };
 
@@ -288,7 +288,7 @@
               "b",
               {},
               `${format.number(other.expected_length)}${
-                other.tpot_s === null ? "" : ` · ${format.ms(other.tpot_s)} ms`
+                other.tpot_s === null ? "" : ` · ${format.span(other.tpot_s)}`
               }`,
             ),
           )

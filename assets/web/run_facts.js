@@ -10,8 +10,8 @@
 
   const number = (value) => value.toLocaleString("en");
 
-  /** {prompt, settings: what decides the result, models: whose it is}, in words. */
-  const runFacts = (started) => {
+  /** {prompt, settings: what decides the result, models: whose it is}, in words. chosen: what k = auto chose. */
+  const runFacts = (started, chosen = "") => {
     const { request, target, draft, backend, device, prompt_tokens: tokens } = started;
     const { temperature, top_p: topP, top_k: topK, seed } = request.sampling;
     const warp = temperature
@@ -19,7 +19,7 @@
       : ["temperature 0"];
     const settings = [
       started.engine === "upstream" && "upstream's own loop, a reference",
-      `k = ${request.k}`,
+      chosen ? `k = ${request.k} (${chosen})` : `k = ${request.k}`,
       ...warp,
       `acceptor ${request.acceptor}`,
       `drafter: ${DRAFTERS[request.drafter] ?? request.drafter}`,

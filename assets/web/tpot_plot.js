@@ -3,6 +3,8 @@
   const Playground = (globalThis.Playground ??= {});
   const { dressed, h, plotly, roundAt, term } = Playground;
 
+  const LATER_MS = 1000; // once a run's end has been drawn
+
   class Plot {
     constructor(store, figure, url) {
       this.store = store;
@@ -33,6 +35,15 @@
         this.seen = entries.at(-1).isIntersecting;
         if (this.seen) this.#begin().then(() => this.update(true));
       }, { rootMargin: "80px" }).observe(this.element);
+      window.addEventListener("beforeprint", () => {
+        this.seen = true;
+        this.update(true);
+      });
+    }
+
+    /** There is something to draw: paper shows all of the page, so the plot is made wherever it lies. */
+    prepare() {
+      if (this.figure) setTimeout(() => this.#begin(), LATER_MS);
     }
 
     /** Resolves once there is a plot to draw to. */

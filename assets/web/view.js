@@ -142,8 +142,11 @@
       this.element.classList.toggle("live", live);
       this.element.classList.toggle("idle", !live && !run.lines.length && !run.error);
       if (!live) {
-        if (run.finished && this.keptRun !== run) this.#keep();
-        if (run.finished) this.keptRun = run;
+        if (run.finished && this.keptRun !== run) {
+          this.#keep();
+          this.plot.prepare();
+          this.keptRun = run;
+        }
         this.headline.update();
         this.#figures();
         this.#announce();
