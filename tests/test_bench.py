@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from app.bench import cards
 from app.bench.acceptors import table
 from app.bench.cli import read_prompts
 from app.errors import RequestError
@@ -41,3 +42,32 @@ def test_prompts_are_taken_from_every_category_in_turn(tmp_path: Path) -> None:
         file.write_text(bad)
         with pytest.raises(RequestError, match="no JSON list"):
             read_prompts(file)
+
+
+def lead(title: str, speedup: float, same_text: bool = True) -> cards.Lead:
+    return cards.Lead(title, speedup, 10, 10, 5, same_text)
+
+
+def test_the_first_card_leads_most_with_one_text_and_the_others_follow_by_their_lead() -> None:
+    listed = [{"title": title} for title in "abcd"]
+    leads = [lead("a", 0.9), lead("b", 1.4), lead("c", 1.7, same_text=False), lead("d", 1.5)]
+    assert [card["title"] for card in cards.ordered(listed, leads)] == ["d", "c", "b", "a"]
+
+
+def test_every_card_is_a_request_and_is_written_as_it_was(tmp_path: Path) -> None:
+    listed = cards.read_cards()
+    for card in listed:
+        request = cards.request_of(card["settings"])
+        assert request.prompt
+        assert request.k == card["settings"].get("k")
+    cards.write(listed, tmp_path / "cards.json")
+    assert (tmp_path / "cards.json").read_text(encoding="utf-8") == cards.CARDS.read_text(encoding="utf-8")
+
+
+def test_a_cards_lead_is_that_of_its_runs() -> None:
+    leads: list[cards.Lead] = []
+    lines = list(cards.table(toy_session(agreement="good"), cards.candidates(["hello"], 4), 1, leads))
+    assert len(leads) == 1
+    assert leads[0].same_text
+    assert leads[0].speculative_passes < leads[0].target_passes
+    assert f"{leads[0].target_passes} → {leads[0].speculative_passes} | the same |" in lines[-1]

@@ -36,6 +36,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     acceptors.add_argument("--temperature", type=float, default=1.0, help="0: the likeliest token, always")
     acceptors.add_argument("--max-tokens", type=int, default=96, help="where an answer ends at the latest")
     acceptors.add_argument("--seed", type=int, default=0, help="the same seed draws the same text again")
+    cards = measurements.add_parser("cards", help="how far the speculative arm leads on each example card of the page")
+    cards.add_argument("--repeats", type=int, default=5, help="runs of each card, after one that warms up")
+    cards.add_argument("--prompts", type=Path, metavar="FILE", help="measure these prompts instead, as candidates")
+    cards.add_argument("--k", type=int, default=4, help="window of the candidates")
+    cards.add_argument("--write", action="store_true", help="put the page's cards into the order measured")
     gpu = measurements.add_parser(
         "gpu", help="what a GPU gives: bandwidth, passes, both arms, transformers beside them"
     )
@@ -61,6 +66,8 @@ def main(args: argparse.Namespace) -> int:
         return 0
     if args.measurement == "page":
         return _page(args.starts, args.turns, args.k, args.max_tokens)
+    if args.measurement == "cards":
+        return _cards(args)
     from app.bench.acceptors import table
     from app.engine.session import Session
 
@@ -93,6 +100,23 @@ def _gpu(args: argparse.Namespace) -> int:
             f"bench gpu needs PyTorch ({error}); start it by ./launch.sh bench gpu, which installs it."
         ) from None
     return gpu.main(args)
+
+
+def _cards(args: argparse.Namespace) -> int:
+    from app.bench import cards
+    from app.engine.session import Session
+
+    if args.repeats < 1:
+        raise RequestError(f"{args.repeats} repeats measure nothing; choose 1 or more.")
+    listed = cards.read_cards() if args.prompts is None else cards.candidates(read_prompts(args.prompts), args.k)
+    leads: list[cards.Lead] = []
+    for line in cards.table(Session(load(PairOptions())), listed, args.repeats, leads):
+        print(line, flush=True)
+    first = cards.ordered(listed, leads)[0]
+    print(f"\nFirst: {first['title']}")
+    if args.write and args.prompts is None:
+        cards.write(cards.ordered(listed, leads))
+    return 0
 
 
 def _page(starts: int, turns: int, k: int, max_tokens: int) -> int:
