@@ -88,6 +88,10 @@ class Pool(Described):
         """0: the engines are elsewhere."""
         return 0
 
+    def count(self, request: Request) -> int | None:
+        """None: no engine of a pool is kept from its runs for it."""
+        return None
+
     def run(self, request: Request, *, stopped: Callable[[], bool] | None = None) -> Generator[Event, None, None]:
         """See `Session.run`; on an engine that is free. stopped: asked while nothing is heard of it."""
         asked = json.dumps(dataclasses.asdict(request))

@@ -217,7 +217,7 @@ class ProcessEngine(Described):
         finally:
             self._lock.release()
         if "fault" in message:
-            raise _fault(message)
+            raise fault_of(message)
         tokens: int | None = message["tokens"]
         return tokens
 

@@ -4,7 +4,7 @@
   const { format, h } = Playground;
 
   const PAUSE_MS = 400;
-  const AGAIN_MS = 3000; // where an engine was at work
+  const AGAIN_MS = 3000; // where an engine was at work; from then on ever more seldom
 
   let count = null;
   let timer = 0;
@@ -18,20 +18,20 @@
     if (prompt && said.parentElement !== prompt) prompt.append(said);
   };
 
-  /** Ask once the values have stayed as they are for a while. */
-  const soon = (values, ms = PAUSE_MS) => {
+  /** Ask once the values have stayed as they are for a while. again: how long after to ask again, where there is no answer. */
+  const soon = (values, ms = PAUSE_MS, again = AGAIN_MS) => {
     clearTimeout(timer);
-    timer = setTimeout(() => ask(values), ms);
+    timer = setTimeout(() => ask(values, again), ms);
   };
 
-  const ask = async (values) => {
+  const ask = async (values, again) => {
     if (Playground.store.live || document.hidden) return soon(values, AGAIN_MS);
     if (!String(values[0]).trim()) return say("");
     asked = JSON.stringify(values);
     const answer = await count(values).catch(() => ({})); // a server that is gone says so where a run is asked for
     if (asked !== JSON.stringify(values)) return;
     if (answer.error) say(answer.error, "error");
-    else if (answer.tokens === null) soon(values, AGAIN_MS);
+    else if (answer.tokens === null) soon(values, again, 2 * again);
     else if (answer.tokens) say(format.plural(answer.tokens, "token"));
   };
 
