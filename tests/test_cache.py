@@ -122,6 +122,7 @@ def test_what_was_not_used_for_longest_goes_first(tmp_path: Path, monkeypatch: p
     assert sorted(each.name for each in tmp_path.iterdir()) == ["a", "c", "d", f"x.{os.getppid()}.partial"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", [truncate, flip, remove, empty])
 def test_a_pair_loads_and_says_the_same_whatever_became_of_its_graph(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: Callable[[Path], None]

@@ -23,6 +23,8 @@ from app.errors import PairError
 from tests.support.ggufs import BYTE_LEVEL, as_blocks, gguf_tensors, write_gguf
 from tests.support.llamas import LLAMA3_ROPE, TINY, reference_logits, save_directory, weights
 
+pytestmark = pytest.mark.slow
+
 IDS = [5, 17, 3, 99, 64, 2, 2, 120, 31, 8] * 8
 LINEAR = {"rope_scaling": {"type": "linear", "factor": 4.0}}
 Tensors = dict[str, NDArray[Any]]

@@ -34,6 +34,7 @@ def test_exact_text_of_both_arms_at_temperature_0(pair: str, name: str) -> None:
         assert text(PAIRS[pair], name, Sampling(0.0), k) == alone
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("drafted_by", ["lookup", "draft+lookup"])
 @pytest.mark.parametrize("name", LOSSLESS)
 def test_exact_text_with_tokens_looked_up(name: str, drafted_by: str) -> None:
@@ -43,6 +44,7 @@ def test_exact_text_with_tokens_looked_up(name: str, drafted_by: str) -> None:
         assert text(REPEATING, name, sampling, k, max_tokens=60, drafted_by=drafted_by) == alone
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in LOSSLESS if ACCEPTORS[name].same_text])
 @pytest.mark.parametrize("pair", PAIRS)
 def test_exact_text_of_both_arms_at_any_temperature(pair: str, name: str) -> None:
@@ -64,6 +66,7 @@ def test_exact_text_whatever_the_draft(name: str) -> None:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stop_ids", [{0}, {3}, {0, 2}])
 @pytest.mark.parametrize("name", ["coupled", "exact"])
 def test_exact_text_ends_alike_wherever_the_stop_token_falls(name: str, stop_ids: set[int]) -> None:

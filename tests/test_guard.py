@@ -182,6 +182,7 @@ def test_what_is_asked_of_functions_of_the_page_is_answered_by_a_sentence(addres
     assert all(sentence.endswith((".", "?")) for sentence in told)
 
 
+@pytest.mark.slow
 def test_two_thousand_requests_at_random_get_no_500_and_leave_the_page_as_it_was(
     address: str, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -20,6 +20,8 @@ from app.ui.line import LENGTH
 from tests.support.pages import served, toy_session
 from tests.support.waiting import finished
 
+pytestmark = pytest.mark.slow
+
 
 def run_values(max_tokens: int, prompt: str = "Hi") -> list[Any]:
     return [prompt, 3, max_tokens, 0, 1, 0, 0, "rejection", "draft", "both", "", True]

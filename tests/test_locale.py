@@ -21,6 +21,8 @@ from app.ui.desk import Desk
 from app.wording import encodable, shown
 from tests.support.llamas import TINY, save_directory, save_tokenizer, weights
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parent.parent
 ODD = b"a \xff\n\xc3\xa9.x"
 NOT_UTF8 = os.fsdecode(b"\xff")

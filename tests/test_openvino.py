@@ -140,6 +140,7 @@ def test_a_short_prompt_is_read_by_the_same_program_whatever_the_window(embedded
     assert all(np.array_equal(row, rows[0]) for row in rows)
 
 
+@pytest.mark.slow
 def test_a_window_at_the_end_of_the_context_has_room_for_the_rows_it_is_padded_with() -> None:
     pair = pairs.load(PairOptions(n_positions=70))
     ids = (CASES[0]["prompt_ids"] * 4)[:66]
@@ -232,6 +233,7 @@ def test_a_sequence_refuses_what_the_contract_forbids(embedded: Pair) -> None:
     sequence.close()
 
 
+@pytest.mark.slow
 def test_where_memory_is_short_all_windows_share_one_program(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("app.backends.openvino.model.free_memory", lambda: 10**9)
     target = pairs.load(PairOptions(n_positions=256)).target

@@ -117,6 +117,7 @@ def test_tokenizers_are_compared_id_by_id(tmp_path: Path) -> None:
         pairs.prepare(options(target, tiny(tmp_path / "draft", changed=77)))
 
 
+@pytest.mark.slow
 def test_a_padded_vocabulary_is_allowed_and_runs(tmp_path: Path) -> None:
     """Rows beyond the tokenizer, in either model, and a tokenizer that knows fewer ids."""
     target = tiny(tmp_path / "target", {"vocab_size": 160})
@@ -206,6 +207,7 @@ def two(tmp_path: Path) -> Session:
     return Session(pairs.load(first), None, {name: pairs.ListedPair(pair) for name, pair in listed.items()})
 
 
+@pytest.mark.slow
 def test_another_pair_takes_the_place_of_the_first_which_is_freed(two: Session) -> None:
     assert (two.chosen, two.pair, two.drafters) == ("first", "first", ("lookup",))
     assert Metrics(two.run(HELLO)).reason in ("stop", "length")
@@ -224,6 +226,7 @@ def test_another_pair_takes_the_place_of_the_first_which_is_freed(two: Session) 
     assert two.draft is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "fault"),
     [
@@ -249,6 +252,7 @@ def test_a_pair_too_large_is_refused_with_the_loaded_one_kept(two: Session, monk
     assert two._loaded is loaded
 
 
+@pytest.mark.slow
 def test_a_run_that_waited_while_the_pair_changed_reads_its_prompt_anew(two: Session) -> None:
     waiting = two.run(HELLO)
     two.switch("second")
@@ -270,6 +274,7 @@ def test_a_switch_waits_for_the_run_before_it(two: Session) -> None:
     assert two.chosen == "second"
 
 
+@pytest.mark.slow
 def test_where_no_pair_is_left_a_run_says_so(two: Session, monkeypatch: pytest.MonkeyPatch) -> None:
     prepare, faults = pairs.prepare, [PairError("It broke off.")]
 

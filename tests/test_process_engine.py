@@ -25,6 +25,8 @@ from app.record.trace import Event, Request, Round, RunFinished, RunStarted, Tok
 from tests.support.llamas import TINY, save_directory, save_tokenizer, weights
 from tests.support.toy_engine import recipe
 
+pytestmark = pytest.mark.slow
+
 REQUEST = Request("Say hello.", max_tokens=24, k=3)
 
 

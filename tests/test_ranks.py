@@ -23,6 +23,8 @@ from app.record.trace import Request
 from tests.support.llamas import TINY, save_directory, save_tokenizer, weights
 from tests.support.two_ranks import IDS
 
+pytestmark = pytest.mark.slow
+
 pytest.importorskip("torch", reason="needs app/backends/requirements-torch.txt")
 ROOT = Path(__file__).resolve().parent.parent
 SMALL = {**TINY, "num_hidden_layers": 1, "tie_word_embeddings": True}

@@ -13,6 +13,8 @@ import pytest
 from app.__main__ import main
 from app.hosting.pool import Size
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parent.parent
 
 

@@ -138,6 +138,7 @@ def test_the_custom_acceptor_is_deterministic_at_any_temperature(
     assert len(texts) == 1
 
 
+@pytest.mark.slow
 def test_the_client_example_streams_the_rounds(capsys: pytest.CaptureFixture[str]) -> None:
     with served(toy_session()) as address:
         exec(python_block("gradio_client").replace("http://127.0.0.1:7860", address), {})

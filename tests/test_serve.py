@@ -20,6 +20,8 @@ from app.__main__ import main
 from app.ui.serve import Address
 from tests.support.llamas import TINY, save_directory, save_tokenizer, weights
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parent.parent
 LONG = ["a b c", 3, 240, 1.0, 1, 0, 0, "rejection", "lookup", "target", "", False]
 

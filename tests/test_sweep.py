@@ -38,6 +38,7 @@ def windows(*ks: K) -> tuple[Variant, ...]:
     return variants(Request(sampling=Sampling(temperature=1.0)), ks=ks)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("agreement", ["good", "bad"])
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 def test_one_run_tells_what_smaller_windows_would_have_measured(agreement: str, temperature: float) -> None:

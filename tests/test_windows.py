@@ -210,6 +210,7 @@ def run(session: Session, **options: Any) -> list[trace.Event]:
     return list(session.run(Request(prompt="hello", max_tokens=60, k=AUTO, **options)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("acceptor", sorted(ACCEPTORS))
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 def test_auto_gives_the_same_text_for_a_seed_each_time_and_records_every_window(

@@ -17,6 +17,11 @@ from app.record.limits import DEFAULT_K, DEFAULT_MAX_TOKENS
 from app.record.metrics import Metrics
 from app.record.trace import Arm, Request, Round
 
+UPSTREAM = (
+    "The speculative arm is upstream's own loop (--engine upstream): a reference for speed. It knows no temperature, "
+    "and its text is not distributed as the target's."
+)
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     flags.pair_flags(parser)
@@ -58,6 +63,8 @@ def main(options: argparse.Namespace) -> int:
         request = replace(request, drafter=session.drafters[0])
     for note in session.notes:
         print(note, file=sys.stderr)
+    if upstream and not options.json:  # before its text: that must not be taken for the target's
+        print(f"{UPSTREAM}\n")
     metrics, events = Metrics(), []
     followed: Arm = "target" if request.arms == "target" else "speculative"
     coloured = is_coloured(sys.stdout)
@@ -87,12 +94,6 @@ def main(options: argparse.Namespace) -> int:
 def _print_figures(metrics: Metrics, followed: Arm, coloured: bool) -> None:
     summary = metrics.summary()
     arms, parting = summary["arms"], summary["first_divergence"]
-    if summary["engine"] == "upstream":
-        print(
-            "The speculative arm is upstream's own loop (--engine upstream): a reference for speed. It "
-            "knows no temperature, "
-            "and its text is not distributed as the target's.\n"
-        )
     if parting is not None:
         text = arms["target"]["text"]
         print(f"The target alone, from whose text the one above parts at token {parting + 1:,}:")

@@ -35,6 +35,7 @@ def total_variation(samples: Sequence[tuple[int, ...]], probs: dict[tuple[int, .
     return sum(abs(counts[key] / len(samples) - p) for key, p in probs.items()) / 2
 
 
+@pytest.mark.slow
 def test_flaw_argmax_drafts_against_a_softmax(pair: Load) -> None:
     """p = q = [.6, .4]: upstream's drafts are never 1, and always accepted."""
     logits = [math.log(0.6), math.log(0.4)]
