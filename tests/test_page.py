@@ -55,6 +55,13 @@ def test_run_takes_auto_by_name(client: Client) -> None:
     assert start.request.k == "auto"
 
 
+def test_run_takes_the_turns_before_the_prompt(client: Client) -> None:
+    messages = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello."}]
+    (start, *_) = trace.read(lines(client.submit("And?", max_tokens=8, messages=messages, api_name="/run")))
+    assert isinstance(start, trace.RunStarted)
+    assert start.request.messages == tuple(messages)
+
+
 @pytest.mark.parametrize(
     ("knobs", "words"),
     [
@@ -65,6 +72,9 @@ def test_run_takes_auto_by_name(client: Client) -> None:
         ({"prompt": "Hi", "acceptor": "nobody"}, "no acceptor 'nobody'"),
         ({"prompt": "Hi", "arms": "three"}, "no arm 'three'"),
         ({"prompt": "long " * 400}, "shorten it"),
+        ({"prompt": "Hi", "messages": [{"role": "user", "content": "Hi"}]}, "Turns 1 and 2 are both the user's"),
+        ({"prompt": "Hi", "messages": ["Hi"]}, "Message 1 is no role and content"),
+        ({"prompt": "Hi", "messages": "Hi"}, "messages are no list"),
     ],
 )
 def test_bad_requests_are_sentences(client: Client, knobs: dict[str, Any], words: str) -> None:

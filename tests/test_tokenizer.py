@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,9 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.engine.pair import Pair
+from app.engine.requests import prompt_ids
 from app.errors import PairError, RequestError
 from app.pairs.tokenizer import TextTokenizer
 from app.record.pieces import join_pieces, piece_text
+from app.record.trace import Request
 
 # SmolLM2's vocabulary lacks six control bytes, and F1 and F2, which begin only characters not yet assigned
 ENCODABLE = st.characters(exclude_categories=["Cs", "Cn"], exclude_characters="\x04\x06\x13\x14\x16\x1d")
@@ -47,6 +50,21 @@ def test_the_chat_template_ends_where_the_answer_begins(embedded: Pair) -> None:
     assert text == (
         "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nHi {{ 7 * 7 }}<|im_end|>\n<|im_start|>assistant\n"
     )
+
+
+def test_the_chat_template_takes_earlier_turns(embedded: Pair) -> None:
+    request = Request(
+        prompt="Again, please.",
+        system="Be brief.",
+        messages=({"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello.\n"}),
+    )
+    ids = prompt_ids(embedded, request)
+    assert b"".join(map(embedded.tokenizer.piece, ids)).decode() == (
+        "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\nHello.\n"
+        "<|im_end|>\n<|im_start|>user\nAgain, please.<|im_end|>\n<|im_start|>assistant\n"
+    )
+    raw = prompt_ids(embedded, replace(request, chat_template=False))
+    assert b"".join(map(embedded.tokenizer.piece, raw)).decode() == "Be brief.\n\nHi\n\nHello.\n\n\nAgain, please."
 
 
 def with_template(embedded: Pair, tmp_path: Path, template: str | None) -> TextTokenizer:

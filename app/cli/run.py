@@ -12,10 +12,12 @@ from pathlib import Path
 from app.cli import flags
 from app.cli.answer import Answer, is_coloured, legend, tamed
 from app.cli.flags import BAD_INPUT
-from app.record import trace
+from app.errors import RequestError
+from app.record import conversation, trace
 from app.record.limits import DEFAULT_K, DEFAULT_MAX_TOKENS
 from app.record.metrics import Metrics
 from app.record.trace import Arm, Request, Round
+from app.record.trace_files import open_trace
 
 UPSTREAM = (
     "The speculative arm is upstream's own loop (--engine upstream): a reference for speed. It knows no temperature, "
@@ -26,6 +28,15 @@ UPSTREAM = (
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     flags.pair_flags(parser)
     parser.add_argument("--prompt", required=True, help="what is asked")
+    parser.add_argument(
+        "--messages",
+        type=Path,
+        metavar="FILE",
+        help='go on from a trace file, or from earlier turns as JSON: [{"role": "user", "content": "..."}, ...]',
+    )
+    parser.add_argument(
+        "--answer", choices=("target", "speculative"), help="whose answer of that trace is kept, where they differ"
+    )
     parser.add_argument("--system", default="", help="system prompt (default: the model's own)")
     parser.add_argument("--raw", action="store_true", help="feed the prompt as it is, without the chat template")
     parser.add_argument(
@@ -50,6 +61,7 @@ def main(options: argparse.Namespace) -> int:
     request = Request(
         prompt=options.prompt,
         system=options.system,
+        messages=_messages(options),
         chat_template=not options.raw,
         max_tokens=options.max_tokens,
         k=options.k,
@@ -89,6 +101,22 @@ def main(options: argparse.Namespace) -> int:
         print(metrics.message, file=sys.stderr)
         return BAD_INPUT
     return 0
+
+
+def _messages(options: argparse.Namespace) -> tuple[dict[str, str], ...]:
+    """The turns before the prompt. Raises PlaygroundError."""
+    file: Path | None = options.messages
+    if file is None:
+        return ()
+    if file.suffix == ".jsonl":
+        return conversation.after(open_trace(file), options.answer)
+    try:
+        with file.open("rb") as opened:
+            return conversation.messages_of(json.loads(opened.read(trace.MAX_TRACE_BYTES)))
+    except (OSError, ValueError, RecursionError):
+        raise RequestError(
+            f"{file} holds no conversation; give a .jsonl trace, or a .json list of messages with role and content."
+        ) from None
 
 
 def _print_figures(metrics: Metrics, followed: Arm, coloured: bool) -> None:

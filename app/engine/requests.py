@@ -6,6 +6,7 @@ from __future__ import annotations
 from app.engine.acceptance import ACCEPTORS, Rejection, Upstream
 from app.engine.pair import Pair, Promised
 from app.errors import RequestError
+from app.record import conversation
 from app.record.limits import (
     AUTO,
     DRAFTERS,
@@ -64,6 +65,7 @@ def validate_unloaded(promised: Promised, request: Request, upstream: bool = Fal
         _validate_upstream(promised, request)
     if not request.messages and not request.prompt.strip():
         raise RequestError("The prompt is empty; type something for the model to answer.")
+    conversation.check(request)
 
 
 def _validate_upstream(promised: Promised, request: Request) -> None:
@@ -109,12 +111,12 @@ def validate_sampling(sampling: Sampling) -> None:
 
 def prompt_ids(pair: Pair, request: Request) -> list[int]:
     """The ids the request's prompt or messages become. Raises RequestError where nothing is left, or no room."""
-    messages = list(request.messages)
-    if not messages:
-        system = [{"role": "system", "content": request.system}] if request.system.strip() else []
-        messages = [*system, {"role": "user", "content": request.prompt}]
-    if sum(len(message.get("content", "")) for message in messages) > MAX_PROMPT_CHARACTERS:
-        raise RequestError(f"The prompt is longer than {MAX_PROMPT_CHARACTERS} characters; shorten it.")
+    messages = conversation.turns(request)
+    what, remedy = "prompt", "shorten it"
+    if request.messages:
+        what, remedy = "conversation", "go back to an earlier turn or begin a new one"
+    if sum(len(message["content"]) for message in messages) > MAX_PROMPT_CHARACTERS:
+        raise RequestError(f"The {what} is longer than {MAX_PROMPT_CHARACTERS} characters; {remedy}.")
     tokenizer = pair.tokenizer
     if request.chat_template and tokenizer.has_chat_template:
         ids = tokenizer.encode_chat(messages)
@@ -125,7 +127,7 @@ def prompt_ids(pair: Pair, request: Request) -> list[int]:
         raise RequestError("The prompt is empty; type something for the model to answer.")
     if len(ids) >= limit:
         raise RequestError(
-            f"The prompt is {len(ids)} tokens long and the context holds {limit}; shorten it so that there is room "
+            f"The {what} is {len(ids)} tokens long and the context holds {limit}; {remedy} so that there is room "
             "for an answer."
         )
     return ids

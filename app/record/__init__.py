@@ -9,6 +9,7 @@ from app.record.advice import Advice, advise
 from app.record.along import Place, along_answer
 from app.record.calibration import Bin, calibrate, calibration_error
 from app.record.comparison import Card, Comparison, card_of, compare
+from app.record.conversation import after
 from app.record.histogram import kept_per_round, nothing_kept
 from app.record.metrics import Metrics, acceptance_by_kind, summary
 from app.record.theory import counterfactuals, what_if
@@ -23,6 +24,7 @@ __all__ = [
     "Place",
     "acceptance_by_kind",
     "advise",
+    "after",
     "along_answer",
     "calibrate",
     "calibration_error",

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from app.errors import RequestError
+from app.record.conversation import asked
 from app.record.metrics import ArmMetrics, Metrics
 from app.record.pieces import join_pieces
 from app.record.trace import ARMS, Arm, Event, RunStarted
@@ -141,9 +142,8 @@ def card_from_json(data: Any) -> Card:
 def settings(started: RunStarted) -> dict[str, str]:
     """All that decides a run's result, in words, in the order people ask for it."""
     request, sampling = started.request, started.request.sampling
-    last = request.messages[-1]["content"] if request.messages else request.prompt
     return {
-        "prompt": last,
+        "prompt": asked(request),
         "turns": str(1 + sum(message.get("role") == "assistant" for message in request.messages)),
         "pair": started.pair,
         "precision": started.target.dtype,

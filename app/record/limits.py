@@ -17,6 +17,8 @@ DEFAULT_KS = (2, 3, 4, 5, 8)
 """Windows a sweep compares."""
 MAX_TOKENS, DEFAULT_MAX_TOKENS = 4096, 128
 MAX_PROMPT_CHARACTERS = 200_000
+MAX_MESSAGES = 256
+"""Turns of a conversation before what is asked now."""
 MAX_TEMPERATURE = 10.0
 MAX_SEED = 2**63 - 1
 DRAFTERS = ("draft", "lookup", "draft+lookup")

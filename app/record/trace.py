@@ -47,8 +47,8 @@ class Sampling:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What a person asked for. `messages` (role, content) are used instead of `prompt` where given. k: the window, or
-    "auto" (a trace of before 2026-11 says 0)."""
+    """What a person asked for. messages: the turns of a conversation (role, content) before `prompt`, which is empty
+    where they end with what is asked. k: the window, or "auto" (a trace of before 2026-11 says 0)."""
 
     prompt: str = ""
     system: str = ""

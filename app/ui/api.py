@@ -12,6 +12,7 @@ from gradio.events import api
 
 from app.errors import RequestError
 from app.record import trace
+from app.record.conversation import messages_of
 from app.record.trace import Event, ModelCard
 from app.ui.desk import Desk
 from app.ui.export import export_html
@@ -38,9 +39,10 @@ def build(session: Session, desk: Desk) -> None:
         arms: str = "both",
         system: str = "",
         chat_template: bool = True,
+        messages: list[dict[str, str]] | None = None,
     ) -> AsyncIterator[str]:
         """Run one prompt. Streams the events of the run, each a line of JSON as in a trace file. k: a window, or
-        "auto".
+        "auto". messages: the turns of a conversation before the prompt, {"role", "content"} each.
 
         A refused request ends the stream; `job.result()` of gradio_client raises its sentence. All lines:
         `job.outputs()`."""
@@ -49,7 +51,7 @@ def build(session: Session, desk: Desk) -> None:
         stop = asyncio.Event()
 
         def start() -> Generator[Event, None, None]:
-            request = desk.limits.checked(request_of(prompt, *knobs))  # type: ignore[arg-type]
+            request = desk.limits.checked(request_of(prompt, *knobs, messages=messages_of(messages or [])))  # type: ignore[arg-type]
             return session.run(request, stopped=stop.is_set)
 
         def lines() -> Generator[str, None, None]:

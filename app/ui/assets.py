@@ -46,10 +46,12 @@ PAGE_SCRIPTS = (
     *VIEW_SCRIPTS,
     "header.js",
     "prompt_count.js",
+    "conversation.js",
     "knobs.js",
     "tabs.js",
     "present.js",
     "page.js",
+    "chat.js",
     "history.js",
     "instruments.js",
 )
@@ -76,6 +78,7 @@ VIEW_STYLES = (
 PAGE_STYLES = (
     *VIEW_STYLES,
     "about.css",
+    "chat.css",
     "tune.css",
     "instruments.css",
     "hardware.css",

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import html
+import json
 from collections.abc import Sequence
 from typing import Any
 
 import gradio as gr
 
 from app.errors import RequestError
+from app.record.conversation import messages_of
 from app.record.limits import AUTO, DEFAULT_MAX_TOKENS, MAX_K, MIN_K, K, parse_k
 from app.record.trace import Arms, Request, Sampling
 from app.ui.session import AcceptorCard, Session
@@ -187,11 +189,14 @@ def request_of(
     system: str,
     chat_template: bool,
     auto: bool = False,
+    messages: tuple[dict[str, str], ...] = (),
 ) -> Request:
-    """The knobs as a request. auto: k is chosen round by round. Sliders give floats and an emptied number None."""
+    """The knobs as a request. auto: k is chosen round by round. messages: earlier turns. Sliders give floats and an
+    emptied number None."""
     return Request(
         prompt=prompt or "",
         system=system or "",
+        messages=messages,
         chat_template=chat_template,
         max_tokens=int(max_tokens),
         k=AUTO if auto else _window(k),
@@ -200,3 +205,11 @@ def request_of(
         drafter=drafter,
         arms=arms,
     )
+
+
+def messages_in(turns: Any) -> tuple[dict[str, str], ...]:
+    """The turns before the prompt, as the browser writes them. Raises RequestError."""
+    try:
+        return messages_of(json.loads(turns or "[]"))
+    except (TypeError, ValueError, RecursionError):
+        raise RequestError("The conversation cannot be read; begin a new one.") from None

@@ -33,6 +33,12 @@ def build(session: Session | None, desk: Desk, replay: Trace | None) -> dict[str
         )
         token_view.build(replay, Recent(), desk, alone=True)
         return {}
+    gr.HTML(
+        html_template='<div class="pg-mount"></div>',
+        js_on_load="window.Playground.mountChat(element.querySelector('.pg-mount'))",
+        apply_default_css=False,
+        elem_id="chat",
+    )
     with gr.Row(elem_id="controls", equal_height=True):
         prompt = gr.Textbox(
             DEFAULT_PROMPT,
@@ -53,17 +59,17 @@ def build(session: Session | None, desk: Desk, replay: Trace | None) -> dict[str
     more.click(None, js="() => window.Playground.toggleMore()", queue=False, api_visibility="private")
     _address(session, prompt, controls)
     prompt_count.build(session, desk)
-    run_id = gr.Textbox(visible=False)
+    run_id, turns = gr.Textbox(visible=False), gr.Textbox(visible=False)
     recent = Recent()
     view = token_view.build(replay, recent, desk)
     stops = Stops()
 
     async def run_prompt(request: gr.Request, prompt: str, *values: Any) -> AsyncIterator[list[str]]:
-        *knob_values, id_ = values
+        *knob_values, turns, id_ = values
         run_id = str(id_)
 
         def start() -> Generator[Event, None, None]:
-            asked = knobs.request_of(prompt, *knob_values)
+            asked = knobs.request_of(prompt, *knob_values, messages=knobs.messages_in(turns))
             return session.run(desk.limits.checked(asked), stopped=stopping.is_set)
 
         with stops.run(str(request.session_hash), run_id) as stopping, recent.run(run_id) as updates:
@@ -77,7 +83,7 @@ def build(session: Session | None, desk: Desk, replay: Trace | None) -> dict[str
     started = gr.on(
         [run.click, prompt.submit],
         run_prompt,
-        [prompt, *controls, run_id],
+        [prompt, *controls, turns, run_id],
         view,
         js="(...knobs) => window.Playground.begin(knobs)",
         show_progress="hidden",

@@ -18,10 +18,12 @@ def build(session: Session, desk: Desk) -> gr.HTML:
 
     @boundary.answer
     def count(values: Any) -> dict[str, Any]:
-        """values: of the prompt and all knobs, in their order. An engine at work comes first: then no tokens."""
+        """values: of the prompt and all knobs, in their order, and the turns before the prompt. An engine at work comes
+        first: then no tokens."""
         if desk.line.running:
             return {"tokens": None}
-        return {"tokens": session.count(knobs.request_of(*values))}
+        *known, turns = values
+        return {"tokens": session.count(knobs.request_of(*known, messages=knobs.messages_in(turns)))}
 
     return gr.HTML(
         html_template="<span hidden></span>",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from app.errors import RequestError
 from app.record import trace
+from app.record.conversation import asked
 from app.record.trace import Trace
 from app.ui.assets import REPLAYS
 
@@ -16,7 +17,7 @@ def recordings() -> list[dict[str, str]]:
             started = trace.loads(next(lines))
         assert isinstance(started, trace.RunStarted)
         request = started.request
-        label = f"{request.prompt} (T = {request.sampling.temperature:g}, {request.acceptor}, k = {request.k})"
+        label = f"{asked(request)} (T = {request.sampling.temperature:g}, {request.acceptor}, k = {request.k})"
         listed.append({"name": path.stem, "label": label})
     return listed
 

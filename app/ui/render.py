@@ -11,7 +11,7 @@ import codecs
 from collections.abc import Iterable
 from typing import Any
 
-from app.record import theory
+from app.record import conversation, theory
 from app.record.chosen import chosen_windows
 from app.record.limits import AUTO
 from app.record.metrics import ArmMetrics, Metrics, acceptance_by_kind
@@ -114,16 +114,23 @@ def verdict(metrics: Metrics) -> Item:
         return {"kind": "error", "text": metrics.message or "The run ended by an error; see the server's log."}
     if started is None or len(metrics.arms) < 2:
         return {"kind": "one", "text": _one_arm(metrics)}
+    full = _full(metrics)
     at = metrics.first_divergence
     stopped = metrics.reason == "cancelled"
     if at is not None:
-        return {"kind": "different", "text": f"{_pace(metrics)} {_parted(started, metrics, at)}"}
+        return {"kind": "different", "text": f"{_pace(metrics)} {_parted(started, metrics, at)}{full}"}
     tokens = _count(metrics.agreed, "token")
     if stopped:
         return {"kind": "same", "text": f"Stopped early: so far the same {tokens}, word for word."}
     speculative, target = (_passes(metrics.arms[arm]) for arm in ("speculative", "target"))
     in_passes = f"in {_count(speculative, 'pass')} instead of {target:,}"
-    return {"kind": "same", "text": f"The same {tokens}, word for word, {in_passes}{_times(metrics.speedup)}"}
+    return {"kind": "same", "text": f"The same {tokens}, word for word, {in_passes}{_times(metrics.speedup)}{full}"}
+
+
+def _full(metrics: Metrics) -> str:
+    """That the answers broke off because the context was full, as another sentence."""
+    used = conversation.room(metrics) if metrics.reason == "context" else None
+    return "" if used is None else f" The context of {used[1]:,} tokens is full: the answer breaks off."
 
 
 def _count(number: int, noun: str) -> str:
@@ -142,6 +149,7 @@ def _one_arm(metrics: Metrics) -> str:
         pace = "" if arm.tpot_s is None else f", {1000 * arm.tpot_s:.1f} ms a token"
         return (
             f"{stopped}{_count(arm.tokens, 'token')} in {_count(_passes(arm), 'pass')}{pace}; run both arms to compare."
+            f"{_full(metrics)}"
         )
     return "Stopped." if stopped else ""
 
@@ -218,8 +226,9 @@ def advice(metrics: Metrics, windows: list[theory.WhatIf]) -> str:
 
 def analysis(metrics: Metrics, trace: list[Event]) -> Item:
     """What the page says of a finished trace: the advice under the verdict, the rest in the Rounds tab."""
-    windows = theory.what_if(trace)
+    windows, used = theory.what_if(trace), conversation.room(metrics)
     return {
+        "room": "" if used is None else conversation.room_sentence(*used),
         "advice": advice(metrics, windows),
         "chosen": chosen_windows(trace),
         "kinds": [

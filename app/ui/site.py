@@ -7,6 +7,7 @@ import html
 import re
 from collections.abc import Mapping
 
+from app.record.conversation import asked
 from app.record.metrics import Metrics
 from app.record.trace import RunStarted, Trace
 from app.ui.assets import file_script, file_style
@@ -61,6 +62,6 @@ def _card(name: str, trace: Trace) -> str:
     speedup = "" if metrics.speedup is None else f'<span class="try-figure">{metrics.speedup:.2f}×</span>'
     return (
         f'<a class="try" href="{name}"><span class="try-kind">{html.escape(settings)}</span>'
-        f"<b>{html.escape(request.prompt)}</b>{speedup}"
+        f"<b>{html.escape(asked(request))}</b>{speedup}"
         f'<span class="try-watch">{html.escape(verdict(metrics)["text"])}</span></a>'
     )

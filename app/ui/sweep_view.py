@@ -13,7 +13,7 @@ from app.record import theory
 from app.record.metrics import Metrics
 from app.record.standing import Point, Sweep
 from app.record.sweep import Step
-from app.record.sweep_words import sentences, standing_of
+from app.record.sweep_words import sentences, standing_of, to_csv
 from app.record.trace import Trace
 from app.ui import plots
 
@@ -118,7 +118,7 @@ def _sweep_row(found: Sweep, point: Point, what_if: float | None) -> str:
 
 
 def _use(point: Point) -> str:
-    """A button that sets the Playground's knobs; the page's script acts on it (`assets/web/use.js`)."""
+    """A button that sets the Playground's knobs; the page's script acts on it (`assets/web/instruments.js`)."""
     variant = point.variant
     settings = {
         "k": variant.k,
@@ -187,7 +187,7 @@ def what_if_html(events: Trace) -> str:
 
 
 def figures(found: Sweep) -> list[dict[str, Any]]:
-    """The value of the tab's plots: title, note and figure of each."""
+    """The value of the tab's plots: title, note and figure of each; with the first, the whole table as CSV."""
     if not found.points:
         return []
     drawn, by = plots.sweep_figures(found), " by k" if found.only_k else ""
@@ -200,4 +200,8 @@ def figures(found: Sweep) -> list[dict[str, Any]]:
             plots.elsewhere_figure(found.acceptance_rate or 0.0),
         ),
     ]
-    return [{"title": title, "note": note, "figure": plots.to_json(figure)} for title, note, figure in shown]
+    table = to_csv(found)
+    return [
+        {"title": title, "note": note, "figure": plots.to_json(figure), **({} if place else {"table": table})}
+        for place, (title, note, figure) in enumerate(shown)
+    ]

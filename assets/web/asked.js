@@ -8,6 +8,8 @@
     constructor(store, choose) {
       this.store = store;
       this.prompt = h("span", { class: "asked-prompt", dir: "auto" });
+      this.turn = h("span", { class: "asked-turn", hidden: true });
+      this.earlier = h("p", { class: "asked-earlier", dir: "auto", tabindex: "0", hidden: true });
       this.settings = h("span", { class: "asked-settings" });
       this.models = h("span", { class: "asked-models" });
       this.take = choose
@@ -19,10 +21,11 @@
       const summary = h(
         "summary",
         {},
+        this.turn,
         this.prompt,
         h("span", { class: "asked-short" }, this.settings, " · ", this.models),
       );
-      this.element = h("details", { class: "asked" }, summary, this.take);
+      this.element = h("details", { class: "asked" }, summary, this.earlier, this.take);
       this.update();
     }
 
@@ -32,7 +35,10 @@
       if (!started || (this.shown === started && this.chosen === analysis)) return;
       this.shown = started;
       this.chosen = analysis;
-      const { prompt, settings, models } = runFacts(started, analysis?.chosen);
+      const { prompt, turn, earlier, settings, models } = runFacts(started, analysis?.chosen);
+      this.turn.hidden = this.earlier.hidden = turn === 1;
+      this.turn.textContent = `turn ${turn}`;
+      this.earlier.textContent = earlier;
       this.prompt.textContent = prompt;
       this.settings.textContent = settings;
       this.models.textContent = models;

@@ -1,12 +1,16 @@
-/* The token card: follows hover and focus; a click or Enter pins it, Escape closes it. */
+/* The token card: follows hover and focus; a click or Enter pins it, beside the panes where there is room, and the arrow keys
+   then walk with it; Escape closes it. */
 (() => {
   const Playground = (globalThis.Playground ??= {});
   const { ARMS, cardContent, h } = Playground;
 
-  /** The card: follows hover and focus; a click or Enter pins it, Escape closes it. */
+  const ROOM = 1000; // pixels from which both panes and the card stand side by side
+
   class Card {
-    constructor(store, panes) {
+    /** root: holds the panes, and the pinned card beside them. */
+    constructor(store, root, panes) {
       this.store = store;
+      this.root = root;
       this.panes = panes;
       this.element = h("aside", { class: "pg pg-card", role: "dialog", "aria-label": "Token", hidden: true });
       this.pinned = null;
@@ -38,16 +42,32 @@
         }, "×"));
       }
       this.element.hidden = false;
-      this.#place(element);
+      this.#dock(Boolean(this.pinned) && this.root.clientWidth >= ROOM);
+      if (this.docked) element.scrollIntoView({ block: "nearest" });
+      else this.#place(element);
+    }
+
+    get docked() {
+      return this.element.parentElement === this.root;
+    }
+
+    /** Beside the panes, or above the page. */
+    #dock(on) {
+      this.root.classList.toggle("with-card", on);
+      if (this.docked === on) return;
+      this.element.removeAttribute("style");
+      (on ? this.root : document.body).append(this.element);
     }
 
     hide(unpin = false) {
       if (this.pinned && !unpin) return;
       const back = this.pinned;
+      const inside = this.element.contains(document.activeElement);
       this.pinned = null;
       this.element.hidden = true;
+      this.#dock(false);
       this.#mark(null);
-      if (unpin && back && this.element.contains(document.activeElement)) back.focus();
+      if (unpin && back && inside) back.focus();
     }
 
     #mark(element) {
@@ -86,7 +106,7 @@
 
   /** Hover, click and keys on the panes inside `root`. */
   const attachCard = (store, root, panes) => {
-    const card = new Card(store, panes);
+    const card = new Card(store, root, panes);
     const optionOf = (event) => event.target.closest?.(".tok");
     root.addEventListener(
       "pointerover",
@@ -106,7 +126,8 @@
     });
     document.addEventListener(
       "click",
-      (event) => card.pinned && !card.element.contains(event.target) && !optionOf(event) && card.hide(true),
+      (event) =>
+        card.pinned && !card.docked && !card.element.contains(event.target) && !optionOf(event) && card.hide(true),
     );
     document.addEventListener("keydown", (event) => event.key === "Escape" && card.hide(true));
     root.addEventListener("keydown", (event) => {
@@ -118,9 +139,8 @@
       if (event.key in moves) {
         const next = pane.neighbour(element, moves[event.key]);
         if (next) {
-          if (card.pinned) card.hide(true);
           pane.focus(next);
-          card.show(next);
+          card.show(next, Boolean(card.pinned));
         }
       } else if (event.key === "Home" || event.key === "End") {
         pane.focus(pane.order.at(event.key === "Home" ? 0 : -1));
@@ -129,6 +149,7 @@
       event.preventDefault();
     });
     store.on("run", () => card.hide(true));
+    new ResizeObserver(() => card.docked && root.clientWidth < ROOM && card.show(card.pinned, true)).observe(root);
     return card;
   };
 

@@ -1,7 +1,7 @@
 /* Figures that come whole from app/ui/plots.py: drawn in the page's colours of the moment, and again when they change. */
 (() => {
   const Playground = (globalThis.Playground ??= {});
-  const { h } = Playground;
+  const { download, h, toolButton } = Playground;
 
   let loading = null;
   /** Plotly is large: it is fetched when there is a first figure to draw. Resolves where it cannot be had, too. */
@@ -27,7 +27,31 @@
     return [data, layout, config];
   };
 
-  /** Mounts a component whose value is a list of {title, note, figure}. */
+  const fileOf = (title) => title.toLowerCase().replace(/\W+/g, "-");
+
+  /** The points of a figure as CSV: series, x, y. */
+  const pointsOf = (figure) =>
+    [
+      "series,x,y",
+      ...figure.data.flatMap(({ name, x, y }) => x.map((at, i) => `${JSON.stringify(name)},${at},${y[i] ?? ""}`)),
+    ]
+      .join("\n") + "\n";
+
+  /** What leaves a drawn figure: a table, its own points where none is given, and a picture. shown: {title, figure, table} now. */
+  const takeAway = (area, shown) => [
+    toolButton("CSV", "The figures of this picture as a table", () => {
+      const { title, figure, table } = shown();
+      download(table ?? pointsOf(figure), `${fileOf(title)}.csv`, "text/csv");
+    }),
+    toolButton(
+      "PNG",
+      "This picture",
+      () =>
+        window.Plotly?.downloadImage(area, { format: "png", filename: fileOf(shown().title), width: 900, height: 500 }),
+    ),
+  ];
+
+  /** Mounts a component whose value is a list of {title, note, figure, table}. */
   Playground.mountFigures = (element, props, watch) => {
     let areas = [];
     const draw = () => {
@@ -42,6 +66,7 @@
               h("h2", {}, each.title),
               areas[i],
               h("p", { class: "plot-note" }, each.note),
+              ...takeAway(areas[i], () => props.value[i]),
             )
           ),
         );
@@ -67,5 +92,5 @@
     draw();
   };
 
-  Object.assign(Playground, { dressed, plotly });
+  Object.assign(Playground, { dressed, plotly, takeAway });
 })();

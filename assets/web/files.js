@@ -34,8 +34,6 @@
   /** JSON that can stand inside a script element. */
   const forHtml = (value) => JSON.stringify(value).replaceAll("<", "\\u003c");
 
-  const answerOf = (arm) => arm.tokens.map((token) => (token.special ? "" : token.text)).join("");
-
   class Toolbar {
     /** view: what the files are of; linkOf: settings -> address, null where a link would lead nowhere. */
     constructor(view, server, recordings, linkOf) {
@@ -75,7 +73,7 @@
         toolButton(
           "answer",
           "Copy the answer's text",
-          (event) => this.#copy(event, () => answerOf(store.run.arms[store.run.running.at(-1)])),
+          (event) => this.#copy(event, () => store.run.answer(store.run.running.at(-1))),
         ),
       ];
       this.needRun = [...needRun, ...copy].filter(Boolean);
@@ -123,8 +121,8 @@
       try {
         await navigator.clipboard.writeText(make());
         button.textContent = "copied";
-      } catch {
-        button.textContent = "not allowed here";
+      } catch (fault) {
+        button.textContent = fault instanceof RangeError ? fault.message : "not allowed here";
       }
       setTimeout(() => (button.textContent = name), 1500);
     }

@@ -5,15 +5,20 @@
   const KEY = "speculative-sampling-playground-history";
   const MOST = 30;
 
+  /** The entries in what was kept; another program on this address may have written anything. */
+  const kept = (text) => {
+    try {
+      return JSON.parse(text).filter((each) => each?.id && each.card);
+    } catch {
+      return [];
+    }
+  };
+
   class RunHistory {
     /** storage: localStorage, or anything like it. */
     constructor(storage) {
       this.storage = storage;
-      try {
-        this.entries = JSON.parse(storage.getItem(KEY) ?? "[]");
-      } catch {
-        this.entries = [];
-      }
+      this.entries = kept(storage.getItem(KEY) ?? "[]");
     }
 
     /** Keep a run's card, and its settings as the knobs hold them; what does not fit any more goes, oldest first. */

@@ -1,7 +1,8 @@
 /* The Instruments tab: what the shown run says, the runs of this browser, and several side by side. Figures come from Python. */
 (() => {
   const Playground = (globalThis.Playground ??= {});
-  const { RunHistory, choose, download, dressed, format, h, plotly, sent, settingsOf, toolButton } = Playground;
+  const { RunHistory, adjust, choose, download, dressed, format, h, plotly, sent, settingsOf, takeAway, toolButton } =
+    Playground;
 
   const NAMES = {
     speedup: "speedup",
@@ -23,26 +24,15 @@
       ? format.span(value)
       : `${Number.isInteger(value) ? value : value.toFixed(3)}${unit}`;
 
-  /** The points of a figure as CSV: series, x, y. */
-  const csv = (figure) =>
-    [
-      "series,x,y",
-      ...figure.data.flatMap(({ name, x, y }) => x.map((at, i) => `${JSON.stringify(name)},${at},${y[i] ?? ""}`)),
-    ]
-      .join("\n") + "\n";
-
   const picture = ({ title, note, figure }, url) => {
     const area = h("div", { class: "plot-area", role: "img", "aria-label": `${title}. ${note}` });
-    const file = title.toLowerCase().replace(/\W+/g, "-");
-    const image = () => window.Plotly?.downloadImage(area, { format: "png", filename: file, width: 900, height: 500 });
     const element = h(
       "section",
       { class: "plot", "aria-label": title },
       h("h2", {}, title),
       area,
       h("p", { class: "plot-note" }, note),
-      toolButton("CSV", "The points of this picture", () => download(csv(figure), `${file}.csv`, "text/csv")),
-      toolButton("PNG", "This picture", image),
+      ...takeAway(area, () => ({ title, figure })),
     );
     plotly(url).then(() => area.isConnected && window.Plotly?.react(area, ...dressed(figure, area)));
     return element;
@@ -72,20 +62,23 @@
     );
 
   const named = ({ settings }) =>
-    `${
-      settings.prompt.slice(0, 60)
+    `${settings.prompt.slice(0, 60)}${
+      settings.turns === "1" ? "" : ` · turn ${settings.turns}`
     } · k ${settings.k} · ${settings.acceptor} · T ${settings.temperature} · ${settings.drafter}`;
 
   /** Set the knobs, and show them. */
-  const use = (settings) => {
-    choose(settings);
+  const use = (settings, set = choose) => {
+    set(settings);
     document.querySelector("#tabs [role=tab]")?.click();
   };
 
   document.addEventListener("click", (event) => {
     const button = event.target.closest?.("[data-use]");
-    if (button) use(JSON.parse(button.dataset.use));
+    if (button) use(JSON.parse(button.dataset.use), adjust); // the prompt stays
   });
+
+  /** What a run is known by, opened once or again: when it began, and how long it took. */
+  const entryOf = (run) => `${run.started.created} ${run.duration}`;
 
   class Instruments {
     /** It listens from the beginning, and is drawn once its tab is first seen. */
@@ -141,7 +134,7 @@
       if (this.store.run !== run) return;
       this.fault.textContent = answer.error ?? "";
       if (answer.error) return;
-      if (!run.id.startsWith("shown-")) this.runs.add(run.id, answer.card, settingsOf(run.started.request));
+      this.runs.add(entryOf(run), answer.card, settingsOf(run.started.request));
       this.judged = answer;
       this.#draw();
       this.#listed();

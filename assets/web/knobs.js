@@ -1,7 +1,9 @@
 /* The knobs of the page, which are Gradio's, as one object: read for the address, set from it, from cards and from runs. */
 (() => {
   const Playground = (globalThis.Playground ??= {});
-  const { fromParameters, toParameters } = Playground;
+  const { Conversation, SHELVED, fromParameters, toParameters } = Playground;
+
+  const conversation = new Conversation(window.sessionStorage);
 
   let known = null; // {names, defaults, choices, k: {least, most, only}}
   let values = [];
@@ -29,7 +31,7 @@
 
   const settings = (list = values) => {
     const { auto, ...rest } = Object.fromEntries(known.names.map((name, place) => [name, list[place]]));
-    return { ...rest, k: auto ? "auto" : rest.k };
+    return { ...rest, k: auto ? "auto" : rest.k, messages: conversation.turns };
   };
 
   /** Press Run, again where the page was not yet listening. */
@@ -58,7 +60,9 @@
       ask();
     };
     const parameters = new URLSearchParams(location.search);
-    const wanted = fromParameters(parameters);
+    const wanted = fromParameters(parameters, conversation.kept);
+    conversation.set(wanted.messages ?? []);
+    conversation.addEventListener("change", () => remember(values));
     if (parameters.get("run")) after = press;
     if (Object.keys(wanted).length || after) apply(wanted);
   };
@@ -91,15 +95,26 @@
   /** Set the knobs; then, if asked, press Run. */
   const choose = (wanted, run = false) => {
     after = run ? press : null;
+    conversation.set(wanted.messages ?? []);
     apply({ ...known.defaults, ...wanted });
   };
+
+  /** Set some knobs and leave the others as they are. */
+  const adjust = (wanted) => {
+    after = null;
+    apply(wanted);
+  };
+
+  /** What stands in the prompt. */
+  const asking = () => settings().prompt;
 
   /** A link that gives these settings to whoever opens it; of the knobs as they are where none are given. */
   const linkOf = (wanted, more = {}) => {
     const query = toParameters(wanted ?? settings(), known?.defaults ?? {});
+    if (query.get("turns") === SHELVED) throw new RangeError("too long for a link");
     for (const [name, value] of Object.entries(more)) query.set(name, value);
     return `${location.origin}${location.pathname}${query.size ? "?" : ""}${query}`;
   };
 
-  Object.assign(Playground, { choose, knobValues: () => values, linkOf });
+  Object.assign(Playground, { adjust, asking, choose, conversation, knobValues: () => values, linkOf });
 })();

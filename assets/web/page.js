@@ -1,8 +1,20 @@
 /* In the Gradio page: what its components and buttons call. There is one store, which all its tabs show. */
 (() => {
   const Playground = (globalThis.Playground ??= {});
-  const { Store, Tour, View, choose, define, dressPage, linkOf, present, printLight, wantsSlowMotion, watchTabs } =
-    Playground;
+  const {
+    Store,
+    Tour,
+    View,
+    choose,
+    conversation,
+    define,
+    dressPage,
+    linkOf,
+    present,
+    printLight,
+    wantsSlowMotion,
+    watchTabs,
+  } = Playground;
 
   const store = new Store();
   dressPage();
@@ -23,6 +35,7 @@
     define(settings.definitions);
     Playground.server = server;
     const view = new View(store, { ...settings, server, linkOf, choose: settings.alone ? null : choose });
+    if (!settings.alone) view.toolbar.element.prepend(Playground.goOn());
     element.replaceChildren(view.element);
     watch("value", () => store.receive(props.value, server.missed));
     const step = Tour.asked();
@@ -42,13 +55,13 @@
     showMore(false);
   };
 
-  /** Run was pressed: the knobs, with the run's id as the last of them. */
+  /** Run was pressed: the knobs, with the conversation and the run's id as the last of them. */
   Playground.begin = (knobs) => {
     if (store.live) return [...knobs.slice(0, -1), store.run.id]; // pressed twice: it is on already
     const bytes = crypto.getRandomValues(new Uint8Array(12));
     const id = Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
     store.begin(id);
-    return [...knobs.slice(0, -1), id];
+    return [...knobs.slice(0, -2), JSON.stringify(conversation.turns), id];
   };
 
   /** The run's event is over, by whatever way. */

@@ -18,6 +18,9 @@
     if (prompt && said.parentElement !== prompt) prompt.append(said);
   };
 
+  /** The values with the turns before the prompt, which are read with it. */
+  const asking = (values) => [...values, JSON.stringify(Playground.conversation.turns)];
+
   /** Ask once the values have stayed as they are for a while. again: how long after to ask again, where there is no answer. */
   const soon = (values, ms = PAUSE_MS, again = AGAIN_MS) => {
     clearTimeout(timer);
@@ -27,9 +30,10 @@
   const ask = async (values, again) => {
     if (Playground.store.live || document.hidden) return soon(values, AGAIN_MS);
     if (!String(values[0]).trim()) return say("");
-    asked = JSON.stringify(values);
-    const answer = await count(values).catch(() => ({})); // a server that is gone says so where a run is asked for
-    if (asked !== JSON.stringify(values)) return;
+    const whole = asking(values);
+    asked = JSON.stringify(whole);
+    const answer = await count(whole).catch(() => ({})); // a server that is gone says so where a run is asked for
+    if (asked !== JSON.stringify(whole)) return;
     if (answer.error) say(answer.error, "error");
     else if (answer.tokens === null) soon(values, again, 2 * again);
     else if (answer.tokens) say(format.plural(answer.tokens, "token"));
@@ -43,7 +47,7 @@
 
   /** The knobs have changed. */
   Playground.countSoon = (values) => {
-    if (!count || JSON.stringify(values) === asked) return;
+    if (!count || JSON.stringify(asking(values)) === asked) return;
     say("");
     soon(values);
   };

@@ -63,6 +63,8 @@
     );
   };
 
+  const barrenRound = ({ drafted }) => drafted.length > 0 && drafted.every(({ state }) => state !== "accepted");
+
   class Rounds {
     constructor(store, visible) {
       this.store = store;
@@ -142,6 +144,15 @@
         { class: "time-key" },
         ...PARTS.map((part) => h("span", {}, h("i", { class: `time-${part}` }), part)),
       );
+      this.nothing = h("input", { type: "checkbox", onchange: () => this.#filter() });
+      this.nothingCount = h("span", {});
+      const filter = h(
+        "label",
+        { class: "round-filter" },
+        this.nothing,
+        " only rounds with nothing kept ",
+        this.nothingCount,
+      );
       this.again = h("p", { class: "again" }, h("label", {}, "Judge this trace again by ", this.rule), this.ruleText);
       this.body = h(
         "div",
@@ -149,6 +160,7 @@
         this.scrubber,
         this.panels,
         this.again,
+        filter,
         h(
           "div",
           { class: "round-head" },
@@ -206,6 +218,7 @@
         }
         this.list.append(fragment);
         this.drawn = rounds.length;
+        this.#filter();
       }
       this.positions.replaceChildren(
         ...rounds.at(-1).figures.acceptance_by_position.map((share, place) =>
@@ -218,6 +231,17 @@
           )
         ),
       );
+    }
+
+    /** Rounds that drafted and kept none of it, alone or among the others. */
+    #filter() {
+      const barren = this.arm.rounds.filter(barrenRound).length;
+      this.nothingCount.textContent = `(${barren} of ${
+        this.arm.rounds.filter((round) => round.drafted.length).length
+      })`;
+      for (const [place, element] of [...this.list.children].entries()) {
+        element.hidden = this.nothing.checked && !barrenRound(this.arm.rounds[place]);
+      }
     }
 
     #scrub(rounds) {
@@ -259,7 +283,9 @@
       const direction = { ArrowDown: 1, ArrowUp: -1 }[event.key];
       if (!direction) return;
       event.preventDefault();
-      this.#seek(Number(this.slider.value) + direction);
+      let next = Number(this.slider.value) + direction;
+      while (this.list.children[next]?.hidden) next += direction;
+      if (this.list.children[next]) this.#seek(next);
     }
 
     #analyse() {

@@ -102,6 +102,11 @@
       this.diverged = item.diverged;
     }
 
+    /** What an arm wrote, control tokens left out. */
+    answer(arm) {
+      return this.arms[arm].tokens.map((token) => (token.special ? "" : token.text)).join("");
+    }
+
     label(id) {
       return this.labels.get(id) ?? `#${id}`;
     }

@@ -8,10 +8,12 @@ import io
 import pytest
 from playwright.sync_api import Page, expect
 
-from app.record import calibrate, card_of, compare
+from app.record import calibrate, card_of, compare, nothing_kept
 from app.record.trace import Round, Trace
 from tests.e2e.conftest import Open
 from tests.e2e.test_playground import finish, more, start
+
+RECORDED = {"1-greedy": "Why does bread rise", "2-coins": "Describe a walk"}
 
 
 def run(page: Page, k: int, max_tokens: int = 40) -> Trace:
@@ -81,3 +83,52 @@ def test_a_correction_shows_the_refused_draft_and_what_the_acceptor_went_by(open
     page.locator(".pane-speculative .tok.k-accepted").first.click()
     expect(card.locator("[data-figure=grounds]")).to_contain_text("log p + noise")
     expect(card.locator("[data-figure=plain]")).to_contain_text("Before the warp: target")
+
+
+def test_arrows_walk_with_the_card_beside_the_panes(open_page: Open, address: str) -> None:
+    page = open_page(address, viewport={"width": 1280, "height": 900})
+    start(page, 60)
+    finish(page)
+    tokens = page.locator(".pane-speculative .tok")
+    tokens.nth(1).click()
+    card = page.locator(".panes .pg-card.pinned")
+    place, pane = card.bounding_box(), page.locator(".pane-speculative").bounding_box()
+    assert place is not None
+    assert pane is not None
+    assert place["x"] >= pane["x"] + pane["width"], "beside, and not over what is read"
+    for index in (2, 3):
+        page.keyboard.press("ArrowRight")
+        expect(tokens.nth(index)).to_be_focused()
+        label = tokens.nth(index).get_attribute("aria-label")
+        assert label is not None
+        expect(card.locator(".card-token")).to_have_text(label.rsplit(", ", 1)[0])
+    page.locator(".race button").first.focus()
+    expect(card).to_be_visible()
+    page.keyboard.press("Escape")
+    expect(page.locator(".pg-card")).to_be_hidden()
+    assert page.locator(".panes .pg-card").count() == 0
+
+
+def test_rounds_with_nothing_kept_are_seen_alone(open_page: Open, address: str) -> None:
+    page = open_page(address, viewport={"width": 1280, "height": 900})
+    trace = run(page, 4, 60)
+    page.get_by_role("tab", name="Rounds").click()
+    rows = page.locator(".round-list .round:visible")
+    expect(rows).to_have_count(
+        len([event for event in trace if isinstance(event, Round) and event.arm == "speculative"])
+    )
+    page.get_by_label("only rounds with nothing kept").check()
+    barren = nothing_kept(trace)
+    assert barren
+    expect(rows).to_have_count(len(barren))
+    assert [int(str(row.get_attribute("data-round"))) for row in rows.all()] == barren
+
+
+def test_recorded_and_opened_runs_are_in_the_list_once(open_page: Open, replay_address: str) -> None:
+    page = open_page(replay_address, viewport={"width": 1280, "height": 900})
+    for name in ("1-greedy", "2-coins", "1-greedy"):
+        page.evaluate("(name) => window.Playground.view.toolbar.recording(name, true)", name)
+        page.wait_for_function("window.Playground.store.run.finished")
+        page.get_by_role("tab", name="Instruments").click()
+        expect(page.locator(".instrument-runs li").first).to_contain_text(RECORDED[name])
+    expect(page.locator(".instrument-runs li")).to_have_count(2)

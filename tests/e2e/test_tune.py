@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import re
 
 from playwright.sync_api import Page, expect
@@ -30,6 +32,14 @@ def test_a_sweep_ends_with_the_best_window_and_its_plots(open_page: Open, addres
     areas = page.locator("#tune-figures .plot-area")
     expect(areas).to_have_count(3)
     expect(areas.nth(0).locator(".scatterlayer .trace")).to_have_count(4)
+    with page.expect_download() as table:
+        page.get_by_role("button", name="CSV").first.click()
+    rows = list(csv.DictReader(io.StringIO(table.value.path().read_text(encoding="utf-8"))))
+    assert [row["k"] for row in rows] == ["2", "3", "4", "5", "8"]
+    assert [row["standing"] for row in rows].count("best") == 1
+    with page.expect_download() as drawn:
+        page.get_by_role("button", name="PNG").first.click()
+    assert drawn.value.path().read_bytes().startswith(b"\x89PNG")
 
 
 def test_stop_ends_a_sweep(open_page: Open, slow_address: str) -> None:
