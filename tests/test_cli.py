@@ -16,7 +16,7 @@ from app.engine.pair import Pair
 from app.pairs import registry as pairs
 from app.pairs.options import PairOptions
 from app.places import ASSETS
-from app.record import trace
+from app.record import after, open_trace, trace
 
 PROMPT = "Explain what a transformer language model is, in three sentences."
 
@@ -84,6 +84,24 @@ def test_the_trace_can_be_written_and_read(run_json: Run, tmp_path: Path) -> Non
     assert trace.read(file.read_text().splitlines()) == events
 
 
+def test_a_conversation_goes_on_from_a_trace_or_from_a_list(run_json: Run, tmp_path: Path) -> None:
+    first, second = tmp_path / "first.jsonl", tmp_path / "second.jsonl"
+    flags = ["--max-tokens", "12", "--k", "4"]
+    _, summary = run_json("--prompt", "Name a river.", "--system", "Be brief.", "--out", str(first), *flags)
+    later, told = run_json("--messages", str(first), "--prompt", "Another one.", "--out", str(second), *flags)
+    start = later[0]
+    assert isinstance(start, trace.RunStarted)
+    said = [(message["role"], message["content"]) for message in start.request.messages]
+    text = summary["arms"]["target"]["text"]
+    assert said == [("system", "Be brief."), ("user", "Name a river."), ("assistant", text)]
+    assert told["first_divergence"] is None
+    turns = tmp_path / "turns.json"
+    turns.write_text(json.dumps(start.request.messages), encoding="utf-8")
+    again, _ = run_json("--messages", str(turns), "--prompt", "Another one.", *flags)
+    assert trace.rounds(again, "target")[-1].token_ids == trace.rounds(later, "target")[-1].token_ids
+    assert len(after(open_trace(second))) == 5
+
+
 def test_without_json_texts_and_figures_are_printed(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["run", "--prompt", "Count to five.", "--max-tokens", "16"]) == 0
     out = capsys.readouterr().out
@@ -119,6 +137,8 @@ def test_one_arm_alone_and_two_texts_are_told_apart(capsys: pytest.CaptureFixtur
         (["--prompt", "hi", "--backend", "abacus"], "no backend 'abacus'"),
         (["--prompt", "hi", "--threads", "0"], "0 threads"),
         (["--prompt", "hi", "--out", "/nowhere/run.jsonl", "--max-tokens", "2"], "cannot be written"),
+        (["--prompt", "hi", "--messages", "/nowhere.json"], "holds no conversation"),
+        (["--prompt", "hi", "--messages", "/nowhere.jsonl"], "cannot be read"),
         ([], "required: --prompt"),
     ],
 )

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from app.errors import RequestError
+from app.errors import RequestError, TraceError
 from app.record import after, trace
 from app.record.conversation import asked, messages_of, room, room_sentence, turns
 from app.record.limits import MAX_MESSAGES, MAX_PROMPT_CHARACTERS
@@ -80,7 +80,8 @@ def test_the_turns_are_in_order_with_the_system_prompt_first_and_the_prompt_last
 
 def test_both_arms_read_all_turns_and_write_the_same() -> None:
     """Three turns on a toy that agrees: each is the earlier ones, what is asked, and nothing else, for both arms."""
-    session, messages = toy_session(agreement="good", n_positions=1024), ()
+    session = toy_session(agreement="good", n_positions=1024)
+    messages: Messages = ()
     for prompt in ("One", "Two", "Three"):
         run = list(session.run(Request(prompt=prompt, messages=messages, max_tokens=24, k=4)))
         metrics = Metrics(run)
@@ -117,7 +118,8 @@ def test_the_person_chooses_where_the_answers_differ() -> None:
 
 
 def test_a_run_without_an_answer_is_nothing_to_go_on_from() -> None:
-    for run in ([], [traces.started(), RunFinished("error", "It broke.")]):
+    runs: list[Trace] = [[], [traces.started(), RunFinished("error", "It broke.")]]
+    for run in runs:
         with pytest.raises(RequestError, match="no answer to go on from"):
             after(run)
     alone: Trace = [traces.started(arms="target"), traces.texts(), *traces.target_arm(1, 2), RunFinished("length")]
@@ -131,7 +133,7 @@ def test_a_conversation_survives_the_trace_file_of_either_version() -> None:
     line = trace.dumps(talk)
     assert trace.loads(line) == talk
     assert trace.loads(line.replace('"schema_version":2', '"schema_version":1')) == talk
-    with pytest.raises(trace.TraceError, match=r"wrong value at RunStarted\.request\.messages"):
+    with pytest.raises(TraceError, match=r"wrong value at RunStarted\.request\.messages"):
         trace.loads(json.dumps({**json.loads(line), "request": {**json.loads(line)["request"], "messages": ["Hi"]}}))
 
 

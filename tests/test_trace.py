@@ -10,9 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from app.__main__ import main
 from app.errors import TraceError
 from app.record import trace
 from app.record.pieces import join_pieces, piece_text
+from app.record.trace_files import open_trace
+from app.ui import render
+from app.ui.export import export_html
+from app.ui.instruments import judged
 from tests.support import traces
 
 
@@ -93,6 +98,16 @@ def test_what_was_opened_from_version_1_is_written_as_version_2_and_reads_back()
     lines = list(trace.write(events))
     assert '"schema_version":2' in lines[0]
     assert trace.read(lines) == events
+
+
+def test_a_trace_of_version_1_is_shown_judged_and_exported_as_the_same_run(tmp_path: Path) -> None:
+    events, text = open_trace(V1), V1.read_text(encoding="utf-8")
+    assert render.items(events) == render.items(traces.trace())
+    assert export_html(events) == export_html(traces.trace())
+    assert judged(text) == judged("".join(trace.write(traces.trace())))
+    page = tmp_path / "run.html"
+    assert main(["export", str(V1), "--out", str(page)]) == 0
+    assert page.read_text(encoding="utf-8") == export_html(events)
 
 
 def test_a_trace_of_before_auto_had_a_name_still_opens() -> None:

@@ -88,7 +88,7 @@ def after(trace: Iterable[Event], arm: Arm | None = None) -> tuple[Message, ...]
     metrics = Metrics(trace)
     if metrics.started is None or not metrics.arms:
         raise RequestError("This run has no answer to go on from; run it again.")
-    answers = {name: metrics.text(name) for name in ARMS if name in metrics.arms}
+    answers: dict[Arm | None, str] = {name: metrics.text(name) for name in ARMS if name in metrics.arms}
     if arm is None and len(set(answers.values())) > 1:
         raise RequestError("The two answers of this run differ; choose the target's or the speculative one to go on.")
     answer = answers.get(arm or next(iter(answers)))

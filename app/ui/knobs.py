@@ -189,6 +189,7 @@ def request_of(
     system: str,
     chat_template: bool,
     auto: bool = False,
+    *,
     messages: tuple[dict[str, str], ...] = (),
 ) -> Request:
     """The knobs as a request. auto: k is chosen round by round. messages: earlier turns. Sliders give floats and an

@@ -34,9 +34,9 @@ def test_a_sweep_ends_with_the_best_window_and_its_plots(open_page: Open, addres
     expect(areas.nth(0).locator(".scatterlayer .trace")).to_have_count(4)
     with page.expect_download() as table:
         page.get_by_role("button", name="CSV").first.click()
-    rows = list(csv.DictReader(io.StringIO(table.value.path().read_text(encoding="utf-8"))))
-    assert [row["k"] for row in rows] == ["2", "3", "4", "5", "8"]
-    assert [row["standing"] for row in rows].count("best") == 1
+    table_rows = list(csv.DictReader(io.StringIO(table.value.path().read_text(encoding="utf-8"))))
+    assert [row["k"] for row in table_rows] == ["2", "3", "4", "5", "8"]
+    assert [row["standing"] for row in table_rows].count("best") == 1
     with page.expect_download() as drawn:
         page.get_by_role("button", name="PNG").first.click()
     assert drawn.value.path().read_bytes().startswith(b"\x89PNG")
