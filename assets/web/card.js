@@ -149,7 +149,8 @@
       event.preventDefault();
     });
     store.on("run", () => card.hide(true));
-    new ResizeObserver(() => card.docked && root.clientWidth < ROOM && card.show(card.pinned, true)).observe(root);
+    const narrow = () => root.clientWidth > 0 && root.clientWidth < ROOM; // it has no width behind another tab
+    new ResizeObserver(() => card.docked && narrow() && card.show(card.pinned, true)).observe(root);
     return card;
   };
 
