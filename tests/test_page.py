@@ -13,6 +13,7 @@ from starlette.testclient import TestClient
 from starlette.types import Receive, Scope, Send
 
 from app.record import metrics, trace
+from app.record.conversation import turns
 from app.ui import page
 from app.ui.first_script import FirstScript
 from app.ui.knobs import request_of
@@ -55,11 +56,12 @@ def test_run_takes_auto_by_name(client: Client) -> None:
     assert start.request.k == "auto"
 
 
-def test_run_takes_the_turns_before_the_prompt(client: Client) -> None:
+def test_run_takes_a_conversation_in_the_prompts_place(client: Client) -> None:
     messages = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello."}]
-    (start, *_) = trace.read(lines(client.submit("And?", max_tokens=8, messages=messages, api_name="/run")))
+    asked = [*messages, {"role": "user", "content": "And?"}]
+    (start, *_) = trace.read(lines(client.submit(asked, max_tokens=8, api_name="/run")))
     assert isinstance(start, trace.RunStarted)
-    assert start.request.messages == tuple(messages)
+    assert turns(start.request) == asked
 
 
 @pytest.mark.parametrize(
@@ -72,9 +74,10 @@ def test_run_takes_the_turns_before_the_prompt(client: Client) -> None:
         ({"prompt": "Hi", "acceptor": "nobody"}, "no acceptor 'nobody'"),
         ({"prompt": "Hi", "arms": "three"}, "no arm 'three'"),
         ({"prompt": "long " * 400}, "shorten it"),
-        ({"prompt": "Hi", "messages": [{"role": "user", "content": "Hi"}]}, "Turns 1 and 2 are both the user's"),
-        ({"prompt": "Hi", "messages": ["Hi"]}, "Message 1 is no role and content"),
-        ({"prompt": "Hi", "messages": "Hi"}, "messages are no list"),
+        ({"prompt": [{"role": "user", "content": "Hi"}] * 2}, "Turns 1 and 2 are both the user's"),
+        ({"prompt": ["Hi"]}, "Message 1 is no role and content"),
+        ({"prompt": {"role": "user"}}, "messages are no list"),
+        ({"prompt": []}, "prompt is empty"),
     ],
 )
 def test_bad_requests_are_sentences(client: Client, knobs: dict[str, Any], words: str) -> None:

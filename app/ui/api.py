@@ -13,7 +13,7 @@ from gradio.events import api
 from app.errors import RequestError
 from app.record import trace
 from app.record.conversation import messages_of
-from app.record.trace import Event, ModelCard
+from app.record.trace import Event, ModelCard, Request
 from app.ui.desk import Desk
 from app.ui.export import export_html
 from app.ui.knobs import request_of
@@ -24,6 +24,12 @@ from app.ui.visitors import visitor_of
 
 def build(session: Session, desk: Desk) -> None:
     """Put the endpoints into the Blocks context it is called in. Their signatures are what programs see."""
+
+    def _asked(prompt: Any, knobs: tuple[Any, ...]) -> Request:
+        # the same parameter: one more would turn away programs that send values by their place
+        if isinstance(prompt, str):
+            return request_of(prompt, *knobs)
+        return request_of("", *knobs, messages=messages_of(prompt))
 
     async def run(
         visitor: gr.Request,
@@ -39,10 +45,9 @@ def build(session: Session, desk: Desk) -> None:
         arms: str = "both",
         system: str = "",
         chat_template: bool = True,
-        messages: list[dict[str, str]] | None = None,
     ) -> AsyncIterator[str]:
         """Run one prompt. Streams the events of the run, each a line of JSON as in a trace file. k: a window, or
-        "auto". messages: the turns of a conversation before the prompt, {"role", "content"} each.
+        "auto". prompt: a text, or a conversation that ends with what is asked, a list of {"role", "content"}.
 
         A refused request ends the stream; `job.result()` of gradio_client raises its sentence. All lines:
         `job.outputs()`."""
@@ -51,7 +56,7 @@ def build(session: Session, desk: Desk) -> None:
         stop = asyncio.Event()
 
         def start() -> Generator[Event, None, None]:
-            request = desk.limits.checked(request_of(prompt, *knobs, messages=messages_of(messages or [])))  # type: ignore[arg-type]
+            request = desk.limits.checked(_asked(prompt, knobs))
             return session.run(request, stopped=stop.is_set)
 
         def lines() -> Generator[str, None, None]:
