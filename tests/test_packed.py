@@ -33,7 +33,11 @@ def test_no_more_is_unpacked_than_a_trace_may_have() -> None:
         read_text(text)
 
 
-@pytest.mark.parametrize("wrong", ["%", "AAAA", packed(b"x")["gzip"][:-8] + "AAAAAAA=", packed(b"\xff")["gzip"], "é"])
+@pytest.mark.parametrize(
+    "wrong",
+    ["%", "AAAA", packed(b"x")["gzip"][:-8] + "AAAAAAA=", packed(b"\xff")["gzip"], "é"],
+    ids=["no base64", "no gzip", "checksum", "no UTF-8", "no ASCII"],  # a gzip holds the time it was made
+)
 def test_damage_is_a_sentence(wrong: str) -> None:
     with pytest.raises(TraceError, match="send it again"):
         unpacked({"gzip": wrong})
