@@ -30,6 +30,7 @@ class Replica:
         # a thread of its own: steps of a run, and its end, come one after the other
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="engine")
         self._fault: dict[str, str] = {}
+        self._told = False
         try:
             self._engine = ProcessEngine(
                 Recipe(factory, arguments), homes={name: Home(*home) for name, home in homes.items()}, **settings
@@ -38,13 +39,14 @@ class Replica:
             self._fault = _fault(error)
 
     def check_health(self) -> None:
-        """Ray's question."""
-        if self._fault:
+        """Ray's question: where it fails, another is started in this one's place."""
+        if self._told:
             raise RuntimeError(self._fault["sentence"])
 
     async def describe(self, name: str) -> str:
         """What the engine says of itself once the pair of this name is loaded (empty: the one that is)."""
         if self._fault:
+            self._told = True
             return json.dumps(self._fault)
         try:
             if name:
@@ -61,6 +63,7 @@ class Replica:
         """The events of a run of this pair, a line each as in a trace file; or one line that is a fault. Closing or
         cancelling it frees the engine within a round. request: as JSON."""
         if self._fault:
+            self._told = True
             yield json.dumps(self._fault)
             return
         left = threading.Event()

@@ -22,6 +22,7 @@ from app.hosting.pool import Pool, Size
 from app.hosting.process import Home
 from app.record import trace
 from app.record.trace import RunFinished, RunStarted
+from app.ui import readers
 from tests.support.pages import served
 from tests.support.toy_engine import recipe
 
@@ -90,6 +91,7 @@ async def scenario(address: str, pool: Pool) -> dict[str, Any]:
 def main() -> None:
     cluster = Cluster(initialize_head=True, head_node_args=NODE)
     cluster.add_node(**NODE)
+    readers.PATIENCE = 3.0
     homes = {f"toy {number}": Home(sys.executable) for number in range(3)}
     made = recipe(pairs=3, delay=0.01, n_positions=8192)
     with closing(Pool(made, cluster.address, Size(2, 2), homes=homes)) as pool, served(pool) as address:
