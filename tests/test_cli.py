@@ -137,6 +137,7 @@ def test_one_arm_alone_and_two_texts_are_told_apart(capsys: pytest.CaptureFixtur
         (["--prompt", "hi", "--backend", "abacus"], "no backend 'abacus'"),
         (["--prompt", "hi", "--threads", "0"], "0 threads"),
         (["--prompt", "hi", "--out", "/nowhere/run.jsonl", "--max-tokens", "2"], "cannot be written"),
+        (["--prompt", "hi", "--answer", "target"], "give a .jsonl one with --messages"),
         (["--prompt", "hi", "--messages", "/nowhere.json"], "holds no conversation"),
         (["--prompt", "hi", "--messages", "/nowhere.jsonl"], "cannot be read"),
         ([], "required: --prompt"),

@@ -106,6 +106,8 @@ def main(options: argparse.Namespace) -> int:
 def _messages(options: argparse.Namespace) -> tuple[dict[str, str], ...]:
     """The turns before the prompt. Raises PlaygroundError."""
     file: Path | None = options.messages
+    if options.answer and (file is None or file.suffix != ".jsonl"):
+        raise RequestError("--answer chooses between the answers of a trace; give a .jsonl one with --messages.")
     if file is None:
         return ()
     if file.suffix == ".jsonl":
@@ -139,3 +141,5 @@ def _print_figures(metrics: Metrics, followed: Arm, coloured: bool) -> None:
     if summary["speedup"]:
         text = "the same text, bit for bit" if parting is None else "two texts"
         print(f"{'speedup':12} {summary['speedup']:.2f}x; {text}")
+    if full := conversation.full_sentence(metrics):
+        print(full)

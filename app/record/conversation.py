@@ -114,6 +114,12 @@ def context_tokens(started: RunStarted) -> int:
     return min(target.n_positions, draft.n_positions)
 
 
+def full_sentence(metrics: Metrics) -> str:
+    """That the run ended because the context was full; empty where it did not."""
+    used = room(metrics) if metrics.reason == "context" else None
+    return "" if used is None else f"The context of {used[1]:,} tokens is full: the answer breaks off."
+
+
 def room_sentence(used: int, holds: int) -> str:
     """How full the context is, and what to do where it nearly is."""
     if used < NEARLY_FULL * holds:

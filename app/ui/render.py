@@ -128,9 +128,9 @@ def verdict(metrics: Metrics) -> Item:
 
 
 def _full(metrics: Metrics) -> str:
-    """That the answers broke off because the context was full, as another sentence."""
-    used = conversation.room(metrics) if metrics.reason == "context" else None
-    return "" if used is None else f" The context of {used[1]:,} tokens is full: the answer breaks off."
+    """That the context is full, as another sentence."""
+    full = conversation.full_sentence(metrics)
+    return f" {full}" if full else ""
 
 
 def _count(number: int, noun: str) -> str:
