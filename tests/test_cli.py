@@ -12,11 +12,13 @@ import pytest
 
 from app.__main__ import main
 from app.backends.openvino.loading import DEFAULT_DTYPE
+from app.bench import cards
 from app.engine.pair import Pair
+from app.engine.session import Session
 from app.pairs import registry as pairs
 from app.pairs.options import PairOptions
 from app.places import ASSETS
-from app.record import after, open_trace, trace
+from app.record import Metrics, after, open_trace, trace
 
 PROMPT = "Explain what a transformer language model is, in three sentences."
 
@@ -76,6 +78,14 @@ def test_a_text_that_is_rewritten_is_looked_up(run_json: Run, drafter: str) -> N
         assert summary["first_divergence"] is None
         assert summary["arms"]["speculative"]["tokens"] > 40
         assert summary["arms"]["speculative"]["mean_acceptance_length"] > 2.5
+
+
+def test_the_card_of_a_second_turn_shows_what_lookup_is_for(load_embedded: Callable[[str], Pair]) -> None:
+    (card,) = (card for card in cards.read_cards() if card["settings"].get("messages"))
+    metrics = Metrics(Session(load_embedded(DEFAULT_DTYPE)).run(cards.request_of(card["settings"])))
+    assert metrics.first_divergence is None
+    assert "def average(numbers):" in metrics.text("speculative")
+    assert (metrics.arms["speculative"].mean_acceptance_length or 0) > 3
 
 
 def test_the_trace_can_be_written_and_read(run_json: Run, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 from app.engine.session import Session
 from app.errors import RequestError
 from app.places import ASSETS
+from app.record.conversation import messages_of
 from app.record.limits import DEFAULT_K, DEFAULT_MAX_TOKENS
 from app.record.metrics import Metrics
 from app.record.trace import Request, Sampling
@@ -37,6 +38,7 @@ def request_of(settings: Mapping[str, Any]) -> Request:
     """A card's settings as the page's knobs would ask for them."""
     rest = {name: value for name, value in settings.items() if name not in _SAMPLING}
     sampling = {name: value for name, value in settings.items() if name in _SAMPLING}
+    rest["messages"] = messages_of(list(rest.get("messages", ())))
     return Request(**{"k": DEFAULT_K, "max_tokens": DEFAULT_MAX_TOKENS, **rest, "sampling": Sampling(**sampling)})
 
 

@@ -96,3 +96,13 @@ def test_where_the_answers_differ_the_person_chooses(open_page: Open, address: s
         messages = page.evaluate("window.Playground.conversation.turns")
         assert tuple(messages) == after(run, arm)  # type: ignore[arg-type]
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
+
+
+def test_an_example_brings_its_conversation(open_page: Open, address: str) -> None:
+    page = open_page(address)
+    page.locator(".try", has_text="A second turn").click()
+    page.wait_for_function("window.Playground.store.run.started")
+    request = started(finish(page)).request
+    assert [message["role"] for message in request.messages] == ["user", "assistant"]
+    assert turns(page)[0] == request.messages[0]["content"]
+    assert (request.drafter, request.k) == ("lookup", 8)
