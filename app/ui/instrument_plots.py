@@ -64,7 +64,14 @@ def histogram_figure(counts: list[int]) -> go.Figure:
 def along_figure(trace: Trace) -> go.Figure:
     """Acceptance (left), entropy and divergence (right) over the tokens of the speculative arm."""
     places = along_answer(trace)
-    right = {"title": {"text": "nats"}, "overlaying": "y", "side": "right", "showgrid": False, "rangemode": "tozero"}
+    right = {
+        "title": {"text": "nats"},
+        "overlaying": "y",
+        "side": "right",
+        "showgrid": False,
+        "rangemode": "tozero",
+        "automargin": True,  # else its numbers are cut off
+    }
     figure = empty_figure("token", "share kept", yaxis2=right)
     tokens = [place.index + 1 for place in places]
     _trace(figure, "acceptance", tokens, [place.acceptance for place in places], "accepted", "lines")
