@@ -160,7 +160,7 @@ def test_a_cut_off_gguf_is_a_sentence(tmp_path: Path, cut: int) -> None:
     whole, path = tmp_path / "whole.gguf", tmp_path / "cut.gguf"
     write_gguf(whole, GGMLQuantizationType.F32)
     path.write_bytes(whole.read_bytes()[:cut])
-    with pytest.raises(PairError, match="damaged or no GGUF file"):
+    with pytest.raises(PairError, match=r"damaged or no GGUF file|is empty"):
         sidecar(path, tmp_path / "cache")
     assert not list((tmp_path / "cache").glob("*"))
 

@@ -7,6 +7,9 @@ the same directories go through transformers where it is installed.
 from __future__ import annotations
 
 import json
+import os
+import shutil
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,8 +19,12 @@ import numpy as np
 import pytest
 from gguf import GGMLQuantizationType, dequantize
 from numpy.typing import NDArray
+from safetensors.numpy import save_file
 
+from app.backends.checkpoints.config import read_config
+from app.backends.checkpoints.gguf_file import GgufCheckpoint
 from app.backends.checkpoints.model_files import ModelFiles
+from app.backends.openvino import llama_graph
 from app.backends.openvino.model import OpenVinoModel
 from app.errors import PairError
 from tests.support.ggufs import BYTE_LEVEL, as_blocks, gguf_tensors, write_gguf
@@ -86,6 +93,12 @@ def test_a_directory_gives_what_transformers_gives(tmp_path: Path, name: str) ->
     agree(logits(tmp_path / "tiny", tmp_path), theirs.astype(np.float64))
 
 
+def test_an_empty_name_of_a_rope_takes_nothing_from_the_old_one(tmp_path: Path) -> None:
+    rope = {"rope_type": None, "type": "linear", "factor": 4.0}
+    _, tensors = directory(tmp_path / "tiny", {"rope_scaling": rope})
+    agree(logits(tmp_path / "tiny", tmp_path), reference_logits({**TINY, **LINEAR}, tensors, IDS))
+
+
 @pytest.mark.parametrize("kind", [np.float64, np.float32, np.float16, ml_dtypes.bfloat16])
 @pytest.mark.parametrize("shards", [1, 3])
 def test_every_type_and_number_of_files(tmp_path: Path, kind: Any, shards: int) -> None:
@@ -146,6 +159,16 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"rope_scaling": {"rope_type": "longrope"}}, "uses longrope rope scaling"),
     ({"rope_scaling": {"type": "linear"}}, "does not give 'factor'"),
     ({"rope_scaling": {"type": "linear", "factor": 0}}, "factor is 0"),
+    ({"rope_scaling": {"factor": 2.0}}, "stretched by 2.0 in a way it does not name"),
+    ({"rope_theta": -1.0}, "rope_theta is -1"),
+    ({"rms_norm_eps": float("nan")}, "rms_norm_eps is nan"),
+    ({"tie_word_embeddings": "false"}, "tie_word_embeddings is 'false'"),
+    ({"attention_bias": True}, "attention_bias = true and holds no such biases"),
+    ({"position_embedding_type": "alibi"}, "position_embedding_type = alibi"),
+    ({"norm_type": "layernorm"}, "norm_type = layernorm"),
+    ({"nope_layer_interval": 4}, "nope_layer_interval = 4"),
+    ({"bidirectional": True}, "bidirectional = True"),
+    ({"dim_model_base": 256}, "dim_model_base = 256"),
     ({"rope_parameters": {"full_attention": {"rope_theta": 1e6}}}, "a rope of its own"),
     ({"partial_rotary_factor": 0.5}, "partial_rotary_factor = 0.5"),
     ({"attention_multiplier": 0.0078}, "attention_multiplier = 0.0078"),
@@ -210,6 +233,16 @@ def bare(*names: str) -> Callable[[Path], None]:
     return spoil
 
 
+def in_place_of(name: str, make: Callable[[Path], object]) -> Callable[[Path], None]:
+    """Something else under a file's name."""
+
+    def spoil(path: Path) -> None:
+        (path / name).unlink(missing_ok=True)
+        make(path / name)
+
+    return spoil
+
+
 @pytest.mark.parametrize(
     ("spoil", "fault"),
     [
@@ -224,6 +257,13 @@ def bare(*names: str) -> Callable[[Path], None]:
         (lambda d: (d / "config.json").write_text("[" * 100_000), "not valid JSON"),
         (lambda d: (d / "model.safetensors.index.json").write_text('{"weight_map": 3}'), "no weight_map"),
         (lambda d: (d / "model.safetensors.index.json").write_text('{"weight_map": {"a": "../x"}}'), "is missing"),
+        (in_place_of("model.safetensors", os.mkfifo), "model.safetensors is neither a file nor a folder"),
+        (in_place_of("config.json", os.mkfifo), "config.json is neither a file nor a folder"),
+        (in_place_of("tokenizer.json", os.mkfifo), "tokenizer.json is neither a file nor a folder"),
+        (in_place_of("config.json", Path.mkdir), "config.json is a folder where a file of the model should be"),
+        (in_place_of("model.safetensors", lambda f: f.symlink_to(f)), "model.safetensors is missing"),
+        (in_place_of("model.safetensors", Path.touch), "model.safetensors is damaged"),
+        (in_place_of("config.json", Path.touch), "not valid JSON"),
     ],
 )
 def test_what_is_no_model_says_what_would_help(tmp_path: Path, spoil: Callable[[Path], None], fault: str) -> None:
@@ -232,6 +272,47 @@ def test_what_is_no_model_says_what_would_help(tmp_path: Path, spoil: Callable[[
     with pytest.raises(PairError, match=fault) as caught:
         ModelFiles(tmp_path / "tiny", tmp_path)
     assert str(caught.value).endswith(".")
+
+
+@pytest.mark.parametrize(
+    ("make", "fault"),
+    [
+        (os.mkfifo, "is neither a file nor a folder"),
+        (lambda path: path.symlink_to(path), "There is no model at"),
+        (lambda path: path.symlink_to("/dev/zero"), "is neither a file nor a folder"),
+        (Path.mkdir, "There is no config.json"),
+        (Path.touch, "tiny.gguf is empty"),
+        (lambda path: path.write_bytes(b"\x89PNG" + bytes(999)), "does not begin with GGUF"),
+    ],
+)
+def test_a_path_that_is_no_model_ends_at_once(tmp_path: Path, make: Callable[[Path], object], fault: str) -> None:
+    make(tmp_path / "tiny.gguf")
+    with pytest.raises(PairError, match=fault) as caught:
+        ModelFiles(tmp_path / "tiny.gguf", tmp_path / "cache")
+    assert str(caught.value).endswith(".")
+
+
+def test_a_tensor_in_two_shards_is_refused(tmp_path: Path) -> None:
+    tensors = weights(TINY)
+    save_directory(tmp_path / "tiny", TINY, tensors, shards=3)
+    others = {"model.norm.weight": tensors["model.norm.weight"] * 2}
+    spare = tmp_path / "tiny" / "model-00009-of-00009.safetensors"
+    save_file(others, spare)
+    agree(logits(tmp_path / "tiny", tmp_path), reference_logits(TINY, tensors, IDS))  # no file of the index
+    index = tmp_path / "tiny" / "model.safetensors.index.json"
+    mapped = json.loads(index.read_text())["weight_map"]
+    index.write_text(json.dumps({"weight_map": {**mapped, "model.norm.weight": spare.name}}))
+    with pytest.raises(PairError, match=r"model\.norm\.weight lies in model-0000\d-of-00003\.safetensors and in"):
+        ModelFiles(tmp_path / "tiny", tmp_path)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_weights_that_are_no_numbers_are_refused(tmp_path: Path, value: float) -> None:
+    tensors = weights(TINY)
+    tensors["model.layers.1.mlp.up_proj.weight"][3, 5] = value
+    save_directory(tmp_path / "tiny", TINY, tensors)
+    with pytest.raises(PairError, match=r"layers\.1\.mlp\.up_proj\.weight holds values that are no numbers"):
+        logits(tmp_path / "tiny", tmp_path)
 
 
 # --- GGUF ---
@@ -271,6 +352,20 @@ def test_a_split_gguf_is_read_whole_whichever_part_is_named(tmp_path: Path, part
         ModelFiles(tmp_path / f"tiny-{part:05}-of-00003.gguf", tmp_path)
 
 
+def test_parts_of_a_split_gguf_are_what_their_names_say(tmp_path: Path) -> None:
+    write_gguf(tmp_path / "tiny.gguf", shards=3)
+    third = tmp_path / "tiny-00003-of-00003.gguf"
+    shutil.copy(third, tmp_path / "model.gguf")
+    with pytest.raises(PairError, match=r"model\.gguf is part 3 of 3 of a model; put the others beside it"):
+        GgufCheckpoint(tmp_path / "model.gguf", read_config(ModelFiles(third, tmp_path).directory))
+    shutil.copy(third, tmp_path / "tiny-00002-of-00003.gguf")
+    with pytest.raises(PairError, match=r"tiny-00002-of-00003\.gguf says that it is part 3 of 3"):
+        ModelFiles(third, tmp_path)
+    (tmp_path / "model.gguf").rename(tmp_path / "big-00001-of-99999.gguf")
+    with pytest.raises(PairError, match=r"big-00002-of-99999\.gguf is missing"):
+        ModelFiles(tmp_path / "big-00001-of-99999.gguf", tmp_path)
+
+
 def test_biases_of_a_gguf_are_added(tmp_path: Path) -> None:
     tensors = write_gguf(tmp_path / "tiny.gguf", bias=True)
     agree(logits(tmp_path / "tiny.gguf", tmp_path), reference_logits(TINY, tensors, IDS))
@@ -302,12 +397,43 @@ def test_every_type_of_a_gguf_is_computed_as_it_is_stored(tmp_path: Path, kind: 
     assert np.isfinite(logits(tmp_path / "tiny.gguf", tmp_path)).all()
 
 
+def test_q4_0_stays_in_4_bits_and_exact(tmp_path: Path) -> None:
+    """The graph's matrices, folded to numbers, are what the file says, the interleaved ones too; the logits follow."""
+    own = GGMLQuantizationType.Q4_0
+    tensors = write_gguf(tmp_path / "tiny.gguf", own)
+    files = ModelFiles(tmp_path / "tiny.gguf", tmp_path)
+    checkpoint = files.weights()
+    assert isinstance(checkpoint, GgufCheckpoint)
+    for name in ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "mlp.down_proj"):
+        stored = checkpoint.four_bits(f"model.layers.1.{name}.weight")
+        assert stored is not None
+        values, scales = stored
+        exact = (values.astype(np.float32) - 8) * np.repeat(scales.astype(np.float32), 32, axis=1)
+        np.testing.assert_array_equal(exact, checkpoint.tensor(f"model.layers.1.{name}.weight"))
+    assert checkpoint.four_bits("model.norm.weight") is None
+    graph = llama_graph.stateful(checkpoint, "int8")
+    kinds = Counter(op.get_element_type().to_string() for op in graph.get_ops() if op.get_type_name() == "Constant")
+    assert (kinds["u4"], kinds["i8"]) == (2 * (2 * 4 + 2), 0), "each matrix and its zero point"
+    model = OpenVinoModel(files.config, files.weights, name="tiny", dtype="int8")
+    window = model.new_sequence().forward(IDS[:8], 8)
+    exact_weights = {name: checkpoint.tensor(name) for name in tensors}
+    expected = reference_logits(TINY, exact_weights, IDS[:8])
+    assert np.corrcoef(window.ravel(), expected.ravel())[0, 1] > 0.999
+    one = model.new_sequence()
+    assert np.array_equal(np.concatenate([one.forward([token], 1).copy() for token in IDS[:8]]), window)
+
+
 REFUSED_GGUFS: list[tuple[dict[str, Any], str]] = [
     ({"llama.rope.scaling.type": "yarn", "llama.rope.scaling.factor": 4.0}, "uses yarn rope scaling"),
     ({"llama.expert_count": 8}, "a mixture of 8 experts"),
     ({"llama.attention.sliding_window": 64}, "window of 64 tokens"),
     ({"llama.attention.causal": False}, "reads both ways"),
     ({"llama.logit_scale": 0.5}, "llama.logit_scale = 0.5"),
+    ({"llama.hidden_act": "gelu"}, "has the activation gelu"),
+    ({"llama.rope.scaling.type": "longrope"}, "uses longrope rope scaling"),
+    ({"llama.rope.scaling.factor": -2.0}, "factor is -2"),
+    ({"llama.rope.freq_base": float("nan")}, "rope_theta is nan"),
+    ({"llama.attention.layer_norm_rms_epsilon": float("nan")}, "rms_norm_eps is nan"),
     ({"llama.attention.clamp_kqv": 8.0}, "clamp_kqv"),
     ({"llama.attention.some_new_scale": 0.3}, "not known here"),
     ({"llama.rope.dimension_count": 8}, "heads of 16 have 8 turned values"),
@@ -342,6 +468,33 @@ def test_tensors_of_a_gguf_that_a_llama_has_not_are_named(tmp_path: Path, name: 
         ModelFiles(tmp_path / "tiny.gguf", tmp_path)
 
 
+@pytest.mark.parametrize("value", [0.0, np.nan])
+def test_rotary_divisors_are_numbers_above_0(tmp_path: Path, value: float) -> None:
+    write_gguf(tmp_path / "tiny.gguf", extra={"rope_freqs.weight": np.full(8, value, np.float32)})
+    with pytest.raises(PairError, match=r"divides rotary frequencies by no numbers above 0|no numbers"):
+        ModelFiles(tmp_path / "tiny.gguf", tmp_path)
+
+
+def test_a_tensor_that_shares_bytes_or_stands_twice_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "tiny.gguf"
+    write_gguf(path)
+    whole, name = path.read_bytes(), b"blk.0.ffn_up.weight"
+    at = whole.index(name) + len(name) + 4 + 2 * 8 + 4  # behind its axes and its type
+
+    def moved(by: int) -> bytes:
+        offset = int.from_bytes(whole[at : at + 8], "little") + by
+        return whole[:at] + offset.to_bytes(8, "little") + whole[at + 8 :]
+
+    for data, fault in (
+        (whole.replace(name, b"blk.1.ffn_up.weight"), "holds blk.1.ffn_up.weight twice"),
+        (moved(1), "begins between two places of 32 bytes"),
+        (moved(-64), "share bytes"),
+    ):
+        path.write_bytes(data)
+        with pytest.raises(PairError, match=fault):
+            ModelFiles(path, tmp_path)
+
+
 def test_a_hostile_gguf_is_a_sentence_at_once(tmp_path: Path) -> None:
     path = tmp_path / "tiny.gguf"
     write_gguf(path)
@@ -353,6 +506,9 @@ def test_a_hostile_gguf_is_a_sentence_at_once(tmp_path: Path) -> None:
         "a name": whole[:24] + huge + whole[32:],
         "big endian": whole[:4] + (3).to_bytes(4, "big") + whole[8:],
         "a pointer": POINTER.encode(),
+        "version 1": whole[:4] + (1).to_bytes(4, "little") + whole[8:],
+        "cut short": whole[:-100],
+        "cut in its metadata": whole[:300],
     }
     at = whole.index(b"tokenizer.ggml.tokens") + len("tokenizer.ggml.tokens") + 8
     hostile["an array"] = whole[:at] + huge + whole[at + 8 :]

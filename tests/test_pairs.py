@@ -5,10 +5,12 @@ from __future__ import annotations
 import threading
 import weakref
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tokenizers import Tokenizer
 
 from app.__main__ import parser
 from app.cli.flags import pair_options
@@ -301,3 +303,14 @@ def test_one_bad_pair_file_keeps_the_others_from_nothing(tmp_path: Path, caplog:
     write(tmp_path / "bad.toml", "nonsense = [")
     assert list(pair_files.listed(tmp_path)) == ["good"]
     assert "bad.toml is not offered" in caplog.text
+
+
+def test_a_token_that_only_the_tokenizer_knows_is_refused_in_a_prompt(tmp_path: Path) -> None:
+    path = tiny(tmp_path / "tiny")
+    tokenizer = Tokenizer.from_file(str(path / "tokenizer.json"))
+    tokenizer.add_special_tokens(["<pad>"])  # as fine-tuners do, without a row for it
+    tokenizer.save(str(path / "tokenizer.json"))
+    session = Session(pairs.load(options(path)))
+    assert Metrics(session.run(HELLO)).reason in ("stop", "length")
+    with pytest.raises(RequestError, match=r"holds '<pad>', a token that tiny has no weights for; take it out\."):
+        session.run(replace(HELLO, prompt="+,<pad>"))

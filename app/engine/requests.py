@@ -125,6 +125,11 @@ def prompt_ids(pair: Pair, request: Request) -> list[int]:
     limit = n_positions(pair, request)
     if not ids:
         raise RequestError("The prompt is empty; type something for the model to answer.")
+    if (highest := max(ids)) >= pair.target.vocab_size:  # a token added to the tokenizer alone
+        piece = tokenizer.piece(highest).decode("utf-8", "replace")
+        raise RequestError(
+            f"The prompt holds {piece!r}, a token that {pair.target.name} has no weights for; take it out."
+        )
     if len(ids) >= limit:
         raise RequestError(
             f"The {what} is {len(ids)} tokens long and the context holds {limit}; {remedy} so that there is room "

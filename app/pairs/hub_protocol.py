@@ -25,7 +25,7 @@ def download(address: str, partial: Path, size: int, told: Callable[[int], None]
         come = begin if resumed else 0
         with partial.open("ab" if resumed else "wb") as file:
             told(come)
-            while block := answer.read(_BLOCK):
+            while block := answer.read1(_BLOCK):  # what is there: a slow line is told of, and can be left
                 file.write(block)
                 come += len(block)
                 told(come)

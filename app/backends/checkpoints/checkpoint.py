@@ -79,9 +79,11 @@ class SafetensorsCheckpoint:
         self._check_biases(raw)
 
     def _check_biases(self, raw: dict[str, Any]) -> None:
-        """Biases are added wherever there are any, except that a configuration may say there are none: one of both is
-        wrong then, and which cannot be known. Raises PairError."""
+        """Biases are added wherever there are any; a configuration that says there are none, or that there are some,
+        must be right. Raises PairError."""
         for key, part in (("attention_bias", ".self_attn."), ("mlp_bias", ".mlp.")):
+            if raw.get(key) is True and not any(part in name and name.endswith(".bias") for name in self._stored):
+                raise PairError(f"{self.path} says {key} = true and holds no such biases; fetch the model again.")
             if raw.get(key) is False:
                 biases = [name for name in self._stored if part in name and name.endswith(".bias")]
                 if any(np.any(self.raw(name)) for name in biases):
@@ -112,6 +114,11 @@ class SafetensorsCheckpoint:
             try:
                 with safe_open(file, framework="numpy") as tensors:
                     for name in tensors.keys():  # noqa: SIM118  (no mapping)
+                        if name in stored:
+                            raise PairError(
+                                f"{name} lies in {stored[name][0].name} and in {file.name} of {self.path}; which one "
+                                "counts cannot be known, so fetch the model again."
+                            )
                         part = tensors.get_slice(name)
                         stored[name] = (file, tuple(part.get_shape()), str(part.get_dtype()))
             except (SafetensorError, OSError) as error:
@@ -170,4 +177,6 @@ def checked_shape(config: LlamaConfig, name: str, values: Weights) -> Weights:
             f"{name} has the shape {list(values.shape)} where the configuration says {list(expected)}; "
             "fetch the model again."
         )
+    if values.size and not (np.isfinite(values.min()) and np.isfinite(values.max())):
+        raise PairError(f"{name} holds values that are no numbers, so the file is damaged; fetch the model again.")
     return values

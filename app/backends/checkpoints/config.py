@@ -109,6 +109,8 @@ def config_of(raw: dict[str, Any], generation: dict[str, Any], path: Path) -> Ll
         raise PairError(f"{path} holds a {raw['model_type']} model; this playground runs Llama architectures only.")
     try:
         n_positions = _count(raw, "max_position_embeddings", 2048)
+        if n_positions < 2:
+            raise ValueError(f"max_position_embeddings is {n_positions}")
         if fault := deviation(raw, n_positions):
             raise PairError(f"{path} {fault}.")
         heads, hidden = _count(raw, "num_attention_heads"), _count(raw, "hidden_size")
@@ -122,10 +124,10 @@ def config_of(raw: dict[str, Any], generation: dict[str, Any], path: Path) -> Ll
             head_size=_count(raw, "head_dim", hidden // heads),
             vocab_size=_count(raw, "vocab_size"),
             n_positions=n_positions,
-            rms_norm_eps=float(raw.get("rms_norm_eps", 1e-6)),
-            rope_theta=float(rope.get("rope_theta") or raw.get("rope_theta") or 10000.0),
+            rms_norm_eps=_finite("rms_norm_eps", raw.get("rms_norm_eps", 1e-6), least=0.0),
+            rope_theta=_finite("rope_theta", rope.get("rope_theta") or raw.get("rope_theta") or 10000.0, least=1.0),
             rope_scaling=scaling,
-            tied=bool(raw.get("tie_word_embeddings", False)),
+            tied=_switch(raw, "tie_word_embeddings"),
             stop_ids=_stops(raw, generation),
             kept_ids=int((raw.get("playground") or {}).get("kept_ids", 0)),
             conditioned=bool((raw.get("playground") or {}).get("conditioned", False)),
@@ -154,6 +156,13 @@ def _count(raw: dict[str, Any], key: str, default: int | None = None) -> int:
     return int(value)
 
 
+def _switch(raw: dict[str, Any], key: str) -> bool:
+    value = raw.get(key)
+    if value not in (None, False, True):
+        raise ValueError(f"{key} is {value!r}")
+    return bool(value)
+
+
 def _stops(raw: dict[str, Any], generation: dict[str, Any]) -> tuple[int, ...]:
     """The ids either file says end a text; one that says null, or none, takes nothing from the other."""
     ids: set[int] = set()
@@ -171,7 +180,10 @@ def _rope(raw: dict[str, Any], path: Path) -> tuple[dict[str, Any], RopeScaling 
     rope = {**(raw.get("rope_scaling") or {}), **(raw.get("rope_parameters") or {})}  # transformers 5 moved them
     if any(isinstance(value, dict) for value in rope.values()):
         raise PairError(f"{path} gives each kind of layer a rope of its own; choose a plain Llama.")
-    kind = rope.get("rope_type", rope.get("type")) or "default"
+    kind = rope.get("rope_type") or rope.get("type")
+    if kind is None and rope.get("factor", 1) not in (None, 1):
+        raise ValueError(f"a rope is stretched by {rope['factor']} in a way it does not name")
+    kind = kind or "default"
     if rope.get("partial_rotary_factor", 1) not in (None, 1):
         raise PairError(f"{path} turns a part of each head only; choose a plain Llama.")
     if kind == "default":
@@ -188,6 +200,13 @@ def _rope(raw: dict[str, Any], path: Path) -> tuple[dict[str, Any], RopeScaling 
         f"{path} uses {kind} rope scaling; only the plain one, linear and llama3's are supported, so "
         "choose another model."
     )
+
+
+def _finite(key: str, value: Any, least: float) -> float:
+    number = float(value)
+    if not least <= number < math.inf:
+        raise ValueError(f"{key} is {value}")
+    return number
 
 
 def _positive(rope: dict[str, Any], key: str) -> float:

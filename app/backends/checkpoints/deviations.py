@@ -13,6 +13,7 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "rotary_pct": (1,),
     "attention_multiplier": (),
     "embedding_multiplier": (1,),
+    "embedding_scale": (1,),
     "residual_multiplier": (1,),
     "logits_scaling": (1,),
     "logit_scale": (1,),
@@ -30,8 +31,19 @@ _HARMLESS = {
     "rms_norm", "norm_eps", "num_experts_per_tok", "use_sliding_window", "quantization_config", "sliding_window",
     "use_unpadded_attention",
 }  # fmt: skip
+_WORDS = {
+    "position_embedding_type": ("rope", "rotary"),
+    "positional_encoding": ("rope", "rotary"),
+    "norm_type": ("rms", "rmsnorm", "rms_norm"),
+    "layer_norm_type": ("rms", "rmsnorm", "rms_norm"),
+    "normalization": ("rms", "rmsnorm", "rms_norm"),
+    "normalization_type": ("rms", "rmsnorm", "rms_norm"),
+    "attention_type": ("full", "full_attention", "causal", "global", "gqa", "mha", "mqa"),
+    "mlp_type": ("swiglu", "silu", "gated", "glu"),
+}
+"""Keys that say in a word how something is computed, and the words for how it is here."""
 _SUSPICIOUS = re.compile(
-    r"scal|multiplier|softcap|expert|moe|window|rotary|rope|norm|alibi|parallel|interleav|attn|attention|quant|clip|mup"
+    r"bidirectional|prefix_lm|dim_model_base|nope|scal|multiplier|softcap|expert|moe|window|rotary|rope|norm|alibi|parallel|interleav|attn|attention|quant|clip|mup"
     r"|residual|layer_types|activation"
 )
 _QUANTISED = {
@@ -73,8 +85,11 @@ def deviation(raw: dict[str, Any], n_positions: int) -> str | None:
             f"attends to a window of {window} tokens only; choose a model that attends to all, or set "
             "sliding_window to null"
         )
+    for key, words in _WORDS.items():
+        if raw.get(key) and str(raw[key]).lower() not in words:
+            return f"says {key} = {str(raw[key])[:60]}, which is not computed here; choose a plain Llama"
     for key, value in raw.items():
-        if key in _HARMLESS or not (key in _NEUTRAL or _SUSPICIOUS.search(key)):
+        if key in _HARMLESS or key in _WORDS or not (key in _NEUTRAL or _SUSPICIOUS.search(key)):
             continue
         if _changes(key, value):
             return f"says {key} = {str(value)[:60]}, which is not computed here; choose a plain Llama"

@@ -16,6 +16,19 @@ def is_pointer(file: Path) -> bool:
         return False
 
 
+def not_plain(path: Path) -> str | None:
+    """The sentence for a path, or something in a directory, that is neither a file nor a folder: a pipe would be waited
+    for without end, a device read without one. None where all is plain."""
+    for each in (path, *(sorted(path.iterdir()) if path.is_dir() else ())):
+        if each.exists() and not each.is_file() and not each.is_dir():
+            return (
+                f"{each} is neither a file nor a folder; name a .gguf file or a model directory that holds plain files."
+            )
+        if each != path and each.is_dir() and each.suffix in (".json", ".safetensors", ".jinja"):
+            return f"{each} is a folder where a file of the model should be; fetch the model again."
+    return None
+
+
 def without_weights(path: Path) -> str:
     """The sentence for a directory without `model.safetensors`."""
     names = sorted(file.name for file in path.iterdir() if file.is_file())

@@ -8,10 +8,14 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from app.backends.checkpoints import gguf_metadata, gguf_tokenizer
 from app.backends.checkpoints.cache import filled, fingerprint
@@ -36,11 +40,21 @@ _NAMES = {
     "mlp.up_proj": "ffn_up",
     "mlp.down_proj": "ffn_down",
 }
+_Q4_0 = 32  # values a block
+_Value = TypeVar("_Value", bound=np.generic)
 _BACK = {gguf: name for name, gguf in _NAMES.items()}
 _IGNORED = re.compile(r"blk\.\d+\.attn_rot_embd\.weight")  # a buffer of old converters
 _SPLIT = re.compile(r"(.*)-(\d{5})-of-(\d{5})\.gguf")
 BESIDE = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
 """Files of the model's folder that may say what a GGUF leaves out."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """How a file stores its weights: the type that most bytes are of, and all bytes."""
+
+    kind: str
+    size: int
 
 
 class GgufCheckpoint:
@@ -55,11 +69,20 @@ class GgufCheckpoint:
     @cached_property
     def _stored(self) -> dict[str, tuple[GgufFile, StoredTensor]]:
         files = [GgufFile(part) for part in parts(self._path)]
-        for file in files:
+        stored: dict[str, tuple[GgufFile, StoredTensor]] = {}
+        for place, file in enumerate(files):
+            _check_part(file, place, len(files))
             file.fields = {}  # a vocabulary, which nobody here reads
-        return {name: (file, tensor) for file in files for name, tensor in file.tensors.items()}
+            if twice := stored.keys() & file.tensors.keys():
+                raise PairError(f"{file.path} holds {min(twice)}, as another part does; fetch the model again.")
+            stored |= {name: (file, tensor) for name, tensor in file.tensors.items()}
+        return stored
 
     def _check(self) -> None:
+        if "rope_freqs.weight" in self._stored:
+            file, tensor = self._stored["rope_freqs.weight"]
+            if not np.all(file.dequantised(tensor) > 0):
+                raise PairError(f"{self._path.name} divides rotary frequencies by no numbers above 0; fetch it again.")
         tensors = {}
         for name, (_, tensor) in self._stored.items():
             if not _IGNORED.fullmatch(name):
@@ -74,6 +97,12 @@ class GgufCheckpoint:
                     "model, such as Q8_0 or Q4_K_M."
                 )
 
+    def stored(self) -> Stored:
+        sizes = Counter[str]()
+        for _, tensor in self._stored.values():
+            sizes[tensor.kind] += tensor.size
+        return Stored(sizes.most_common(1)[0][0], sizes.total())
+
     def __contains__(self, name: str) -> bool:
         return _gguf_name(name) in self._stored
 
@@ -82,24 +111,59 @@ class GgufCheckpoint:
             raise PairError(f"{self._path.name} has no tensor {_gguf_name(name)}; fetch the model again.")
         file, tensor = self._stored[_gguf_name(name)]
         values = checked_shape(self.config, name, file.dequantised(tensor))
-        heads = {"q_proj": self.config.num_heads, "k_proj": self.config.num_kv_heads}.get(name.split(".")[-2])
-        if heads is None:
-            return values
-        pairs = values.reshape(heads, -1, 2, *values.shape[1:])
-        return np.ascontiguousarray(pairs.swapaxes(1, 2)).reshape(values.shape)
+        heads = self._heads(name)
+        return values if heads is None else _halves(values, heads)
+
+    def four_bits(self, name: str) -> tuple[NDArray[np.uint8], NDArray[np.float16]] | None:
+        """A matrix stored as Q4_0, as it is: (values 0 to 15 [rows, columns], scales [rows, columns / 32]), a value
+        standing for (value - 8) * scale. None for any other."""
+        file, tensor = self._stored.get(_gguf_name(name), (None, None))
+        if file is None or tensor is None or tensor.kind != "Q4_0":
+            return None
+        blocks = file.raw(tensor).reshape(tensor.shape[0], -1, 2 + _Q4_0 // 2)
+        scales = np.ascontiguousarray(blocks[..., :2]).view(np.float16)[..., 0]
+        # of a byte's halves the low ones are a block's first half
+        values = np.concatenate([blocks[..., 2:] & 15, blocks[..., 2:] >> 4], axis=-1).reshape(tensor.shape)
+        heads = self._heads(name)
+        return (values, scales) if heads is None else (_halves(values, heads), _halves(scales, heads))
+
+    def _heads(self, name: str) -> int | None:
+        """Heads whose rows GGUF interleaves, in the matrices where it does."""
+        return {"q_proj": self.config.num_heads, "k_proj": self.config.num_kv_heads}.get(name.split(".")[-2])
+
+
+def _halves(values: NDArray[_Value], heads: int) -> NDArray[_Value]:
+    """Rows in GGUF's interleaved rotary order, put back into halves."""
+    pairs = values.reshape(heads, -1, 2, *values.shape[1:])
+    return np.ascontiguousarray(pairs.swapaxes(1, 2)).reshape(values.shape)
 
 
 def parts(path: Path) -> list[Path]:
     """All files of the model that `path` is, or is a part of. Raises PairError naming a part that is missing."""
     match = _SPLIT.fullmatch(path.name)
-    if match is None:
+    if match is None or int(match[2]) > int(match[3]) or int(match[2]) < 1:
         return [path]
-    count = int(match[3])
-    files = [path.with_name(f"{match[1]}-{number + 1:05}-of-{match[3]}.gguf") for number in range(count)]
-    missing = [file.name for file in files if not file.exists()]
-    if missing:
-        raise PairError(f"{missing[0]} is missing in {path.parent}; fetch that part of the model, too.")
+    files = []
+    for number in range(int(match[3])):
+        file = path.with_name(f"{match[1]}-{number + 1:05}-of-{match[3]}.gguf")
+        if not file.exists():
+            raise PairError(f"{file.name} is missing in {path.parent}; fetch that part of the model, too.")
+        files.append(file)
     return files
+
+
+def _check_part(file: GgufFile, place: int, count: int) -> None:
+    """Raise PairError where a file says that it is another part of a split model than its name does."""
+    own, parts_ = file.fields.get("split.no", 0), file.fields.get("split.count", 1)
+    if int(parts_) > 1 and count == 1:
+        raise PairError(
+            f"{file.path.name} is part {int(own) + 1} of {parts_} of a model; put the others beside it under the names "
+            f"they were published by (...-00001-of-{int(parts_):05}.gguf)."
+        )
+    if count > 1 and (int(own), int(parts_)) != (place, count):
+        raise PairError(
+            f"{file.path.name} says that it is part {int(own) + 1} of {parts_} of a model; fetch that part again."
+        )
 
 
 def sidecar(path: Path, cache_dir: Path) -> Path:

@@ -143,6 +143,8 @@ def _refuse_deviations(path: Path, fields: Mapping[str, Any]) -> None:
                 if float(value) in (0.0, 1.0)
                 else f"says {key} = {value}, which is not computed here; choose a plain Llama"
             )
+        elif name in ("hidden_act", "hidden_activation"):
+            fault = None if value in ("silu", "swish") else f"has the activation {value}; choose another model"
         elif name.startswith("rope.scaling.yarn"):
             continue  # says nothing without the type, which is refused
         elif name not in _KNOWN and not isinstance(value, str):

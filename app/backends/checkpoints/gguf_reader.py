@@ -7,6 +7,7 @@ and gigabytes for a count that is not true); its names of types and its arithmet
 
 from __future__ import annotations
 
+import itertools
 import math
 import mmap
 import struct
@@ -22,6 +23,7 @@ from app.errors import PairError
 _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 _STRING, _ARRAY = 8, 9
 _TEXT_LIMIT = 64 << 20  # bytes of one string
+_PIECE = 4 << 20  # values decoded at once
 _DEPTH = 4  # of arrays in arrays
 LFS_POINTER = b"version https://git-lfs"
 
@@ -51,6 +53,8 @@ class GgufFile:
                         f"{path} is a Git LFS pointer, not the model; run git lfs pull in its folder, or fetch the "
                         "file."
                     )
+                if not head:
+                    raise PairError(f"{path} is empty; fetch it again.")
                 with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
                     cursor = _Cursor(data)
                     self.fields, self.tensors = _read(cursor)
@@ -63,18 +67,25 @@ class GgufFile:
                 f"{path} is damaged or no GGUF file ({str(error) or type(error).__name__}); fetch it again."
             ) from None
 
+    def raw(self, tensor: StoredTensor) -> NDArray[np.uint8]:
+        """The tensor's bytes as they are stored."""
+        return np.memmap(self.path, np.uint8, "r", tensor.offset, (tensor.size,))
+
     def dequantised(self, tensor: StoredTensor) -> NDArray[np.float32]:
         """The tensor's values. Raises PairError for a type that nothing here reads."""
         from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, dequantize
 
         kind = GGMLQuantizationType[tensor.kind]
-        raw = np.memmap(self.path, np.uint8, "r", tensor.offset, (tensor.size,))
+        raw = self.raw(tensor)
         plain = {"F32": np.float32, "F16": np.float16, "F64": np.float64}.get(tensor.kind)
         if plain is not None:
             return np.array(raw.view(plain).reshape(tensor.shape), np.float32)
         block, size = GGML_QUANT_SIZES[kind]
-        rows = raw.reshape(*tensor.shape[:-1], tensor.shape[-1] // block * size)
-        values: NDArray[np.float32] = np.ascontiguousarray(dequantize(rows, kind), np.float32)
+        values = np.empty(tensor.shape, np.float32)
+        rows, into = raw.reshape(-1, tensor.shape[-1] // block * size), values.reshape(-1, tensor.shape[-1])
+        step = max(1, _PIECE // tensor.shape[-1])  # its arithmetic holds several times what it works on
+        for begin in range(0, len(rows), step):
+            into[begin : begin + step] = dequantize(rows[begin : begin + step], kind)
         return values
 
 
@@ -156,7 +167,7 @@ def _read(cursor: _Cursor) -> tuple[dict[str, Any], dict[str, StoredTensor]]:
     if not 1 <= alignment <= 1 << 20:
         raise ValueError(f"its alignment is {alignment}")
     begin = -(-cursor.at // alignment) * alignment
-    tensors = {}
+    tensors: dict[str, StoredTensor] = {}
     for name, shape, kind, offset in found:
         block, size = GGML_QUANT_SIZES[kind]
         count = math.prod(shape)
@@ -165,5 +176,13 @@ def _read(cursor: _Cursor) -> tuple[dict[str, Any], dict[str, StoredTensor]]:
         stored = StoredTensor(name, shape, kind.name, begin + offset, count // block * size)
         if stored.offset + stored.size > len(cursor.data):
             raise ValueError(f"{name} ends beyond the end of the file")
+        if name in tensors:
+            raise ValueError(f"it holds {name} twice")
+        if offset % alignment:
+            raise ValueError(f"{name} begins between two places of {alignment} bytes")
         tensors[name] = stored
+    ordered = sorted(tensors.values(), key=lambda tensor: tensor.offset)
+    for one, other in itertools.pairwise(ordered):
+        if one.offset + one.size > other.offset:
+            raise ValueError(f"{one.name} and {other.name} share bytes")
     return fields, tensors

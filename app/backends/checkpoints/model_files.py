@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from app.backends.checkpoints.checkpoint import Checkpoint, SafetensorsCheckpoint, WithEmbeddings
 from app.backends.checkpoints.config import LlamaConfig, read_config
-from app.backends.checkpoints.directory import without_config
-from app.backends.checkpoints.gguf_file import BESIDE, GgufCheckpoint, parts, sidecar
+from app.backends.checkpoints.directory import not_plain, without_config
+from app.backends.checkpoints.gguf_file import BESIDE, GgufCheckpoint, Stored, parts, sidecar
 from app.errors import PairError
 from app.pairs.tokenizer import TextTokenizer
 from app.wording import shown
@@ -30,6 +30,8 @@ class ModelFiles:
         """cache_dir: where what is made from a GGUF is kept. Raises PairError."""
         if not path.exists():
             raise PairError(f"There is no model at {path}; check the path (a .gguf file or a model directory).")
+        if sentence := not_plain(path):
+            raise PairError(sentence)
         self.path = path
         self.name = name or _name(path)
         if path.is_dir() and not (path / "config.json").exists() and (sentence := without_config(path)):
@@ -59,6 +61,11 @@ class ModelFiles:
     def is_packed(self) -> bool:
         """Whether its matrices are stored in 8 bits, as `distill all` writes them."""
         return self.path.is_dir() and "lm_head.weight.scales" in self._own
+
+    @property
+    def stored(self) -> Stored | None:
+        """How a GGUF stores its weights; None for a directory."""
+        return self._own.stored() if isinstance(self._own, GgufCheckpoint) else None
 
     def kept_ids(self) -> NDArray[np.int64] | None:
         """The ids a trimmed output layer covers, ascending, or None where it covers the vocabulary."""
