@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from app.backends.openvino import huge_pages
+from app.backends import huge_pages
 
 SIZE = 8 * huge_pages.HUGE
 PRIVATE = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS

@@ -8,14 +8,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import openvino as ov
 import pytest
 from numpy.typing import NDArray
 
-from app.backends.openvino.model import OpenVinoModel
+from app.backends.checkpoints.checkpoint import SafetensorsCheckpoint
+from app.backends.openvino.model import OpenVinoModel, OpenVinoSequence
 from app.engine.model import KVCache, Model
 from app.engine.pair import Pair
+from app.errors import PairError
 from app.pairs import registry as pairs
 from app.pairs.options import PairOptions
+from tests.support.llamas import TINY, save_directory, weights
 
 Load = Callable[[str], Pair]
 REFERENCE: dict[str, Any] = json.loads((Path(__file__).parent / "support" / "reference" / "smollm2.json").read_text())
@@ -245,3 +249,24 @@ def test_where_memory_is_short_all_windows_share_one_program(monkeypatch: pytest
     assert np.array_equal(wide.forward(window, 5), rows)
     assert isinstance(target, OpenVinoModel)
     assert list(target.programs) == [None]
+
+
+def test_a_processor_that_cannot_run_it_is_told_of_with_another_engine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a processor without paged attention says, at compiling or in the first pass, or gives for logits."""
+    save_directory(tmp_path / "tiny", TINY, weights(TINY))
+    checkpoint = SafetensorsCheckpoint(tmp_path / "tiny")
+
+    def refuse(*_: Any, **__: Any) -> Any:
+        raise RuntimeError("Exception from src/plugin.cpp:1:\nPagedAttention is not supported")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ov.Core, "compile_model", refuse)
+        with pytest.raises(PairError, match=r"cannot run tiny on .*not supported\); start with --backend llamacpp or"):
+            OpenVinoModel(checkpoint.config, lambda: checkpoint, name="tiny")
+    for forward in (refuse, lambda *_: np.full((1, 128), np.nan, np.float32)):
+        with monkeypatch.context() as patch:
+            patch.setattr(OpenVinoSequence, "forward", forward)
+            with pytest.raises(PairError, match=r"supported\); start with|no numbers\); start with"):
+                OpenVinoModel(checkpoint.config, lambda: checkpoint, name="tiny")

@@ -10,7 +10,6 @@ q, k, v are one matmul and gate, up another: per-operator overhead, not bandwidt
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -19,8 +18,9 @@ from openvino import opset6
 from openvino import opset13 as op
 from openvino._offline_transformations import paged_attention_transformation
 
-from app.backends.checkpoints import int8
-from app.backends.checkpoints.checkpoint import Checkpoint, Weights
+from app.backends.checkpoints.checkpoint import Checkpoint
+from app.backends.checkpoints.tensor_check import expected_shape
+from app.backends.openvino import weights
 
 Node = Any  # openvino ships no types for its operators
 
@@ -30,7 +30,7 @@ def stateful(checkpoint: Checkpoint, dtype: str, states: bool = False) -> ov.Mod
 
     states: with the output `hidden` as well.
     """
-    return _llama(checkpoint, _WEIGHTS[dtype], states)
+    return _llama(checkpoint, dtype, states)
 
 
 def paged(graph: ov.Model) -> ov.Model:
@@ -48,37 +48,12 @@ def _const(value: Any, dtype: Any = np.int64) -> Node:
     return op.constant(np.array(value, dtype))
 
 
-def _int8(weight: Weights, name: str) -> Node:
-    values, scales = int8.quantised(weight, name)
-    scaled = op.multiply(op.convert(op.constant(values), np.float16), op.constant(scales))
-    return op.convert(op.reshape(scaled, _const(weight.shape), False), np.float32)
-
-
-def _bf16(weight: Weights, name: str) -> Node:
-    bits = weight.view(np.uint32)
-    rounded = ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
-    tensor = ov.Tensor(np.ascontiguousarray(rounded).view(np.int16), ov.Shape(weight.shape), ov.Type.bf16)
-    return op.convert(op.constant(tensor, shared_memory=False), np.float32)
-
-
-def _f16(weight: Weights, name: str) -> Node:
-    return op.convert(op.constant(weight.astype(np.float16)), np.float32)
-
-
-def _f32(weight: Weights, name: str) -> Node:
-    return op.constant(weight)
-
-
-_WEIGHTS: dict[str, Callable[[Weights, str], Node]] = {"int8": _int8, "bf16": _bf16, "f16": _f16, "f32": _f32}
-DTYPES = tuple(_WEIGHTS)
-
-
-def _llama(checkpoint: Checkpoint, weight: Callable[[Weights, str], Node], states: bool) -> ov.Model:
+def _llama(checkpoint: Checkpoint, dtype: str, states: bool) -> ov.Model:
     config = checkpoint.config
     heads, kv_heads, head_size = config.num_heads, config.num_kv_heads, config.head_size
 
-    def parameter(shape: list[int], dtype: Any, name: str) -> Node:
-        node = op.parameter(shape, dtype, name=name)
+    def parameter(shape: list[int], kind: Any, name: str) -> Node:
+        node = op.parameter(shape, kind, name=name)
         node.output(0).set_names({name})
         return node
 
@@ -88,15 +63,28 @@ def _llama(checkpoint: Checkpoint, weight: Callable[[Weights, str], Node], state
     beam = parameter([-1], np.int32, "beam_idx")
     logit_rows = parameter([-1], np.int64, "logit_rows")
 
+    four_bits = getattr(checkpoint, "four_bits", lambda name: None)
+
+    def weight(*names: str) -> Node:
+        """The stacked weights of `names`; read one after the other, so that little is held beside the graph."""
+        if dtype == "int8" and len(packed := [four for name in names if (four := four_bits(f"{name}.weight"))]) == len(
+            names
+        ):
+            return weights.four_bits(packed)
+        shapes = [expected_shape(config, f"{name}.weight") for name in names]
+        parts = (checkpoint.tensor(f"{name}.weight") for name in names)
+        return weights.matrix(parts, (sum(rows for rows, _ in shapes), shapes[0][1]), dtype, f"{names[0]}.weight")
+
     def linear(x: Node, *names: str) -> Node:
         """x times the stacked weights of `names`, plus their biases where the checkpoint has any."""
-        matrices = [checkpoint.tensor(f"{name}.weight") for name in names]
-        out = op.matmul(x, weight(np.ascontiguousarray(np.concatenate(matrices)), f"{names[0]}.weight"), False, True)
+        out = op.matmul(x, weight(*names), False, True)
         if not any(f"{name}.bias" in checkpoint for name in names):
             return out
         biases = [
-            checkpoint.tensor(f"{name}.bias") if f"{name}.bias" in checkpoint else np.zeros(matrix.shape[0], np.float32)
-            for name, matrix in zip(names, matrices, strict=True)
+            checkpoint.tensor(f"{name}.bias")
+            if f"{name}.bias" in checkpoint
+            else np.zeros(expected_shape(config, f"{name}.bias"), np.float32)
+            for name in names
         ]
         return op.add(out, _const(np.concatenate(biases), np.float32))
 
@@ -149,7 +137,7 @@ def _llama(checkpoint: Checkpoint, weight: Callable[[Weights, str], Node], state
     masked = op.select(causal, _const(0, np.float32), _const(-65504, np.float32))
     mask = op.unsqueeze(op.unsqueeze(masked, _const(0)), _const(0))
 
-    embedding = weight(checkpoint.tensor("model.embed_tokens.weight"), "model.embed_tokens.weight")
+    embedding = weight("model.embed_tokens")
     x = op.gather(embedding, op.convert(ids, np.int32), _const(0))
     inputs = [ids, mask_length, positions, beam, logit_rows]
     if config.conditioned:

@@ -26,19 +26,34 @@ def prepare(options: PairOptions, freed: int) -> Callable[[], Pair]:
     value_bytes = openvino.cached_value_bytes(dtype)
     check_memory(options, files, known[dtype], value_bytes, memory.free_memory(), freed)
 
-    def model(own: ModelFiles, embeddings: ModelFiles | None) -> Model:
-        return openvino.OpenVinoModel(
-            own.config,
-            lambda: own.weights(embeddings),
-            name=own.name,
-            files=[*own.files, *([] if embeddings is None else embeddings.files)],
-            cache_dir=cache_dir(),
-            # Packed in 8 bits, it gains nothing from weights in 16, and its pass takes 1.2 to 1.4 times as long.
-            dtype="int8" if dtype != "f32" and own.is_packed() else dtype,
-            threads=options.threads,
-            n_positions=options.n_positions,
-            kept_ids=own.kept_ids(),
-            states=files.draft is not None and files.draft.config.conditioned,
-        )
+    states = files.draft is not None and files.draft.config.conditioned
+    return lambda: loaded(
+        "openvino", files, lambda own, embeddings: load_model(own, embeddings, options, states=states)
+    )
 
-    return lambda: loaded("openvino", files, model)
+
+def load_model(own: ModelFiles, embeddings: ModelFiles | None, options: PairOptions, *, states: bool) -> Model:
+    """One model. embeddings: the one whose it uses in place of its own; states: whether it shall give its own."""
+    from app.backends.openvino import model as openvino
+
+    dtype = options.dtype or DEFAULT_DTYPE
+    return openvino.OpenVinoModel(
+        own.config,
+        lambda: own.weights(embeddings),
+        name=own.name,
+        files=[*own.files, *([] if embeddings is None else embeddings.files)],
+        cache_dir=cache_dir(),
+        # Packed in 8 bits, it gains nothing from weights in 16, and its pass takes 1.2 to 1.4 times as long.
+        dtype="int8" if dtype != "f32" and own.is_packed() else dtype,
+        threads=options.threads,
+        n_positions=options.n_positions,
+        kept_ids=own.kept_ids(),
+        states=states,
+    )
+
+
+def version() -> str:
+    """The engine's."""
+    import openvino
+
+    return str(openvino.get_version())

@@ -18,11 +18,13 @@ import numpy as np
 import openvino as ov
 from numpy.typing import NDArray
 
+from app.backends import huge_pages
 from app.backends.checkpoints import int8
 from app.backends.checkpoints.cache import filled, fingerprint
 from app.backends.checkpoints.checkpoint import Checkpoint
 from app.backends.checkpoints.config import LlamaConfig
-from app.backends.openvino import huge_pages, llama_graph
+from app.backends.openvino import llama_graph
+from app.backends.openvino import weights as weight_kinds
 from app.engine.model import Logits, States
 from app.errors import PairError
 from app.pairs.memory import free_memory
@@ -37,7 +39,7 @@ WIDTHS = (2, 3, 4, 5, 6, 8, 12, 16)
 FEW_WIDTHS = (4, 8, 16)
 """The same for a sequence whose windows are many, beside that of a single row. Each program costs a second and a copy
 of the weights, and a pass after one of another program takes up to a tenth longer: its weights have left the caches."""
-COPY = 512_000_000
+COPY = 300_000_000
 """Bytes of weights up to which they are copied for a program of a fixed width. Rows of another number than the pass
 before cost the plugin some 4 ms over 30 layers: more than half the pass of a small model, little of a large one's."""
 COPIES = 12
@@ -74,9 +76,9 @@ class OpenVinoModel:
         """weights: opens the checkpoint; not called where the graph made from `files` lies in `cache_dir`.
         kept_ids: the ids a trimmed output layer covers, [kept_ids]. states: whether its caches give states. Raises
         PairError."""
-        if dtype not in llama_graph.DTYPES:
+        if dtype not in weight_kinds.DTYPES:
             raise PairError(
-                f"The OpenVINO backend has no precision {dtype!r}; choose one of {', '.join(llama_graph.DTYPES)}."
+                f"The OpenVINO backend has no precision {dtype!r}; choose one of {', '.join(weight_kinds.DTYPES)}."
             )
         self.name, self.dtype = name, dtype
         self.vocab_size = config.vocab_size
@@ -87,22 +89,55 @@ class OpenVinoModel:
         self.state_width = config.hidden_size if states else None
         self._core = ov.Core()
         self.device = str(self._core.get_property("CPU", "FULL_DEVICE_NAME"))
-        self._graph = _graph(self._core, weights, dtype, states, files, cache_dir)
+        self._graph, self._folder = _graph(self._core, weights, dtype, states, files, cache_dir)
+        self._size: int = sum(
+            each.get_byte_size() for each in self._graph.get_ops() if each.get_type_name() == "Constant"
+        )
         self._options = compile_options(self._core, dtype, threads)
         self.blocks = -(-(self.n_positions + WIDTHS[-1]) // BLOCK)  # slots beyond the context are for dummy rows
-        self.programs: dict[int | None, ov.CompiledModel] = {
-            None: self._core.compile_model(self._graph, "CPU", self._options)
-        }
+        self.programs: dict[int | None, ov.CompiledModel] = {None: self._program(self._graph)}
         """Compiled graphs by the rows of a pass; None: any number."""
         free = free_memory()
         self._fixed = self.memory() <= COPY and (free is None or free >= COPIES * self.memory())
         self._free: list[OpenVinoSequence] = []
+        self._look()
         if not self._fixed:
             self._warm_up(range(2, min(WIDTHS[-1], self.n_positions - 1) + 1), {})
-        huge_pages.collapse()
+        self._settle()
+
+    def _program(self, graph: ov.Model) -> ov.CompiledModel:
+        """The graph, compiled. Raises PairError where this processor cannot run it: paged attention is new on some."""
+        try:
+            return self._core.compile_model(graph, "CPU", self._options)
+        except RuntimeError as error:
+            raise self._unfit(str(error).strip().splitlines()[-1]) from None
+
+    def _look(self) -> None:
+        """Score two tokens, since what compiles may still not run. Raises PairError."""
+        sequence = OpenVinoSequence(self)
+        try:
+            logits = sequence.forward([0, 0], 1)
+        except RuntimeError as error:
+            raise self._unfit(str(error).strip().splitlines()[-1]) from None
+        if not np.isfinite(logits).all():
+            raise self._unfit("its logits are no numbers")
+        sequence.close()
+
+    def _unfit(self, why: str) -> PairError:
+        version = ov.get_version().split("-")[0]
+        return PairError(
+            f"OpenVINO {version} cannot run {self.name} on this processor, {self.device} ({why}); start with --backend "
+            "llamacpp or --backend torch."
+        )
 
     def memory(self) -> int:
-        return int(self.num_parameters * WEIGHT_BYTES[self.dtype])
+        return self._size
+
+    def _settle(self) -> None:
+        """Once a program has run: it has a copy of the weights in its own layout, and reads the file no more."""
+        if self._folder is not None:
+            huge_pages.give_back(self._folder)
+        huge_pages.collapse()
 
     def new_sequence(self, windows: Ids[int] = ()) -> OpenVinoSequence:
         widths = self._widths(windows) if self._fixed else {}
@@ -113,9 +148,9 @@ class OpenVinoModel:
                 if self.reads_states:
                     shapes["before"] = [width, 1, 2 * self.hidden_size]
                 fixed.reshape(shapes)
-                self.programs[width] = self._core.compile_model(fixed, "CPU", self._options)
+                self.programs[width] = self._program(fixed)
                 self._warm_up([width], {width: width})
-                huge_pages.collapse()
+                self._settle()
         # infer requests and their KV memory are dear to make and free to reuse
         sequence = self._free.pop() if self._free else OpenVinoSequence(self)
         sequence.widths = widths
@@ -311,14 +346,14 @@ def compile_options(core: ov.Core, dtype: str, threads: int | None) -> dict[str,
 
 def _graph(
     core: ov.Core, weights: Callable[[], Checkpoint], dtype: str, states: bool, files: Ids[Path], cache_dir: Path | None
-) -> ov.Model:
-    """The paged graph; the stateful one it comes from, weights quantised, is kept on disk.
+) -> tuple[ov.Model, Path | None]:
+    """The paged graph; the stateful one it comes from, weights quantised, is kept on disk, in the folder given with it.
 
     Not the compiled blob: the plugin cannot import one with paged attention (its head sizes are lost on export).
     """
     if cache_dir is None:
-        return llama_graph.paged(llama_graph.stateful(weights(), dtype, states))
-    sources = [Path(str(module.__file__)).read_text(encoding="utf-8") for module in (llama_graph, int8)]
+        return llama_graph.paged(llama_graph.stateful(weights(), dtype, states)), None
+    sources = [Path(str(module.__file__)).read_text(encoding="utf-8") for module in (llama_graph, weight_kinds, int8)]
     key = fingerprint(files, ov.get_version(), *sources, dtype, f"states {states}")
 
     made: list[ov.Model] = []
@@ -336,8 +371,10 @@ def _graph(
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     try:
-        return llama_graph.paged(core.read_model(filled(cache_dir / f"graph-{key}", write) / "graph.xml"))
+        folder = filled(cache_dir / f"graph-{key}", write).resolve()
+        made.clear()  # before it is read again: once is enough to hold
+        return llama_graph.paged(core.read_model(folder / "graph.xml")), folder
     except PairError:
         if not made:
             raise
-        return llama_graph.paged(made[0])  # no room for it anywhere
+        return llama_graph.paged(made[0]), None  # no room for it anywhere

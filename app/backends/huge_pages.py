@@ -15,6 +15,25 @@ HUGE = 2 << 20  # bytes: x86-64, and AArch64 with pages of 4 KB
 COLLAPSE = 25  # MADV_COLLAPSE, Linux 6.1
 
 
+def give_back(folder: Path) -> None:
+    """Take the pages of files mapped from this folder out of this process's memory.
+
+    They are read again when touched; what an engine has copied into a layout of its own it never touches again, but it
+    keeps the file mapped.
+    """
+    try:
+        maps = Path("/proc/self/maps").read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+    except OSError:
+        return  # not Linux
+    libc = ctypes.CDLL(None)
+    for line in maps:
+        span, access, _, _, _, *name = line.split(maxsplit=5)
+        if not name or "w" in access or not name[0].startswith(f"{folder}/"):
+            continue
+        begin, end = (int(bound, 16) for bound in span.split("-"))
+        libc.madvise(ctypes.c_void_p(begin), ctypes.c_size_t(end - begin), mmap.MADV_DONTNEED)
+
+
 def collapse() -> int:
     """Move this process's private memory into huge pages, where all of a huge page is in use; contents stay.
 
