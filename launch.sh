@@ -72,7 +72,7 @@ make_venv() {
 
 names() { grep -Eqrs --include '*.toml' "^ *backend *= *[\"']$1[\"']" "$2"; }
 
-# Whether the arguments after $1 name the backend $1, themselves or in a pair file; for torch also in a folder of them.
+# Whether the arguments after $1 name the backend $1, themselves or in a pair file; but for neuron also in a folder of them.
 wants() {
   local backend=$1 previous="" argument
   shift
@@ -80,7 +80,7 @@ wants() {
     case "$previous $argument" in
       "--backend $backend" | *" --backend=$backend") return 0 ;;
       "--pair "* | *" --pair="*) names "$backend" "${argument#--pair=}" && return 0 ;;
-      "--pairs "* | *" --pairs="*) [ "$backend" = torch ] && names torch "${argument#--pairs=}" && return 0 ;;
+      "--pairs "* | *" --pairs="*) [ "$backend" != neuron ] && names "$backend" "${argument#--pairs=}" && return 0 ;;
     esac
     previous=$argument
   done
@@ -219,6 +219,10 @@ case "${1:-}" in
   *)
     setup
     if wants torch "$@"; then install app/backends/requirements-torch.txt; fi
+    if wants llamacpp "$@" || wants auto "$@"; then
+      echo "llama.cpp is compiled where it is missing: about ten minutes on two cores, once." >&2
+      install app/backends/requirements-llamacpp.txt
+    fi
     case " $* " in *" --ray "* | *" --ray="*) install app/hosting/requirements-ray.txt ;; esac
     run_app "$VENV/bin/python" "$@"
     ;;

@@ -12,12 +12,13 @@ import pytest
 
 from app.__main__ import main
 from app.backends.toy import toy_pair
-from app.bench import compare, peers, report
+from app.bench import compare, peer_files, peers, report
 from app.bench.cli import README
 from app.bench.peer_files import PeerFiles
 from app.engine.pair import Pair
 from app.errors import RequestError
 from app.pairs import registry as pairs
+from app.pairs.options import PairOptions
 
 NO_FILES = PeerFiles(Path("a"), Path("b"), Path("c"), Path("d"), Path("e"))
 
@@ -119,6 +120,43 @@ def test_a_peer_is_asked_line_by_line_and_its_fault_is_its_own(tmp_path: Path, m
         assert peer.ask([1], 1).tpot_s is None
     finally:
         peer.close()
+
+
+def test_the_files_of_a_pair_decide_which_peers_can_read_it(tmp_path: Path) -> None:
+    (tmp_path / "draft").mkdir()
+    (tmp_path / "big.Q4_K_M.gguf").touch()
+    files = peer_files.of(PairOptions(target=tmp_path / "big.Q4_K_M.gguf", draft=tmp_path / "draft"))
+    runs = [name for name in peers.ALL if peers.lacking(name, files) is None]
+    assert runs == ["llama.cpp", "openvino-genai"]
+    assert peers.read_by("llama.cpp", files) == "big.Q4_K_M.gguf"
+    assert (
+        peers.lacking("llama.cpp+draft", files) == "llama.cpp+draft reads the draft as a GGUF, and this pair's is none."
+    )
+    assert (
+        peers.lacking("transformers", files) == "transformers reads the target as a directory, and this pair's is none."
+    )
+
+
+def test_a_pair_file_is_measured_in_its_own_precision(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "pair.toml"
+    file.write_text('target = "big"\n')
+    assert main(["bench", "--pair", str(file), "--peers", "none"]) == 2
+    assert "names no draft" in capsys.readouterr().err
+    file.write_text('target = "big"\ndraft = "small"\ndtype = "bf16"\n')
+    plans: list[compare.Plan] = []
+
+    def compared(plan: compare.Plan) -> dict[str, Any]:
+        plans.append(plan)
+        return {}
+
+    monkeypatch.setattr(compare, "compare", compared)
+    monkeypatch.setattr(report, "table", lambda result: [])
+    assert main(["bench", "--pair", str(file), "--peers", "none"]) == 0
+    assert (list(plans[0].dtypes), plans[0].pair.draft) == (["bf16"], Path("small"))
+    assert main(["bench", "--pair", str(file), "--readme"]) == 2
+    assert "is the embedded pair's" in capsys.readouterr().err
 
 
 def test_a_speculative_peer_keeps_its_fastest_draft_length(monkeypatch: pytest.MonkeyPatch) -> None:

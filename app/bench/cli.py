@@ -20,7 +20,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--prompts", type=Path, default=PROMPTS, help='a JSON list of {"category", "prompt"}')
     parser.add_argument("--count", type=int, default=48, help="prompts of the list, one of each category in turn")
     parser.add_argument("--k", default="2,3,4,5,8", metavar="K,K,...", help="windows; k = auto is always measured too")
-    parser.add_argument("--dtypes", default="int8,bf16", help="precisions; the first meets the peers")
+    parser.add_argument(
+        "--pair", type=Path, metavar="FILE", help="another pair than the embedded one: a pair file (.toml)"
+    )
+    parser.add_argument(
+        "--dtypes", help="precisions; the first meets the peers (default: int8,bf16; of a pair file, the file's)"
+    )
     parser.add_argument("--peers", default="all", help="all, none, or names separated by commas")
     parser.add_argument("--max-tokens", type=int, default=48, help="where an answer ends at the latest")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the results as JSON")
@@ -45,6 +50,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "gpu", help="what a GPU gives: bandwidth, passes, both arms, transformers beside them"
     )
     gpu_arguments(gpu)
+    memory = measurements.add_parser("memory", help="what a pair holds once it runs, and its peak, in a fresh process")
+    memory.add_argument("--backend", default="openvino", help="engine, as for serve")
+    memory.add_argument("--target", type=Path, metavar="PATH", help="a .gguf file or a model directory")
+    memory.add_argument("--draft", type=Path, metavar="PATH", help="its draft model")
+    memory.add_argument("--dtype", help="precision")
+    memory.add_argument("--n-positions", type=int, metavar="N", help="longest context")
     page = measurements.add_parser("page", help="time per token with the page open, against no page")
     page.add_argument("--starts", type=int, default=PAGE["starts"], help="how often both sides are loaded anew")
     page.add_argument("--turns", type=int, default=PAGE["turns"], help="turns of each start")
@@ -68,6 +79,8 @@ def main(args: argparse.Namespace) -> int:
         return _page(args.starts, args.turns, args.k, args.max_tokens)
     if args.measurement == "cards":
         return _cards(args)
+    if args.measurement == "memory":
+        return _memory(args)
     from app.bench.acceptors import table
     from app.engine.session import Session
 
@@ -119,6 +132,14 @@ def _cards(args: argparse.Namespace) -> int:
     return 0
 
 
+def _memory(args: argparse.Namespace) -> int:
+    from app.bench.memory import measured
+
+    names = ("backend", "target", "draft", "dtype", "n_positions")
+    print(json.dumps(measured(PairOptions(**{name: getattr(args, name) for name in names}))))
+    return 0
+
+
 def _page(starts: int, turns: int, k: int, max_tokens: int) -> int:
     from app.bench.page import page_cost
 
@@ -127,7 +148,9 @@ def _page(starts: int, turns: int, k: int, max_tokens: int) -> int:
 
 
 def _compare(args: argparse.Namespace) -> int:
+    from app.backends.checkpoints import hub_models
     from app.bench import compare, peers, report
+    from app.pairs import pair_files
 
     try:
         ks = sorted({int(k) for k in args.k.split(",")})
@@ -135,7 +158,13 @@ def _compare(args: argparse.Namespace) -> int:
         raise RequestError(f"--k is {args.k!r}; write windows separated by commas, such as 2,3,5.") from None
     chosen = {"all": peers.ALL, "none": ()}.get(args.peers, tuple(args.peers.split(",")))
     prompts = read_prompts(args.prompts)[: max(args.count, 0)]
-    plan = compare.Plan(prompts, ks, args.dtypes.split(","), chosen, args.max_tokens)
+    pair = PairOptions() if args.pair is None else hub_models.local(pair_files.read(args.pair))
+    dtypes = [pair.dtype] if args.pair is not None else ["int8", "bf16"]
+    if args.dtypes is not None:
+        dtypes = args.dtypes.split(",")
+    if args.readme and args.pair is not None:
+        raise RequestError("The table of app/bench/README.md is the embedded pair's; leave --readme or --pair out.")
+    plan = compare.Plan(prompts, ks, dtypes, chosen, args.max_tokens, pair=pair)
     compare.check(plan)
     for path in (args.json, args.html):
         if path is not None and not path.resolve().parent.is_dir():

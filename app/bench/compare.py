@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -39,32 +39,36 @@ PASSES = 9
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What is measured. dtypes: the first is measured on every prompt and against the peers, the others on `few`."""
+    """What is measured. dtypes: the first is measured on every prompt and against the peers, the others on `few`; None:
+    the pair's own."""
 
     prompts: Sequence[str]
     ks: Sequence[int]
-    dtypes: Sequence[str]
+    dtypes: Sequence[str | None]
     peers: Sequence[str]
     max_tokens: int
     few: int = 12
     contexts: Sequence[int] = CONTEXTS
+    pair: PairOptions = field(default_factory=PairOptions)
 
 
 def compare(plan: Plan) -> dict[str, Any]:
     """The results as JSON types; times in seconds, sizes in bytes. Raises PlaygroundError for what cannot run at all;
     a peer that cannot is named under `missing`."""
     begin = time.perf_counter()
-    result: dict[str, Any] = {"type": "bench", "machine": machine(), "ours": [], "peers": [], "missing": {}}
+    result: dict[str, Any] = {"type": "bench", "machine": machine(), "ours": [], "peers": [], "missing": {}, "read": {}}
     result["bandwidth"] = bandwidth()
     for place, dtype in enumerate(plan.dtypes):
-        _say(f"loading the pair in {dtype}")
-        session = Session(pairs.load(PairOptions(dtype=dtype)))
+        _say(f"loading the pair in {dtype or 'its own precision'}")
+        session = Session(pairs.load(replace(plan.pair, dtype=dtype)))
+        result["backend"], result["notes"] = session.backend, list(session.notes)
         result["pair"] = session.pair
         with ExitStack() as stack:
             rivals = _rivals(plan, session, result, stack) if place == 0 else {}
             prompts = plan.prompts if place == 0 else plan.prompts[: plan.few]
             ours = _ours(session, plan, prompts, rivals)
-        ours |= {"dtype": dtype, "roofline": roofline(session.loaded.target, ours["one_pass_s"], result["bandwidth"])}
+        limit = roofline(session.loaded.target, ours["one_pass_s"], result["bandwidth"])
+        ours |= {"dtype": dtype or session.target.dtype, "roofline": limit}
         if place == 0:
             ours["contexts"] = contexts(session, plan.contexts)
             result["peers"] = [_peer_row(rival, ours) for rival in rivals.values()]
@@ -104,10 +108,14 @@ class _Rival:
 def _rivals(plan: Plan, session: Session, result: dict[str, Any], stack: ExitStack) -> dict[str, _Rival]:
     if not plan.peers:
         return {}
-    python, files = peers.environment(), peer_files.write()
+    python, files = peers.environment(), peer_files.of(plan.pair)
     stops = session.loaded.tokenizer.stop_ids
     rivals = {}
     for name in plan.peers:
+        result["read"][name] = peers.read_by(name, files)
+        if why := peers.lacking(name, files):
+            result["missing"][name] = why
+            continue
         _say(f"loading {name}")
         try:
             peer = peers.Peer(name, files, stops, os.cpu_count() or 1, python)
@@ -345,13 +353,15 @@ def _say(what: str) -> None:
 
 def check(plan: Plan) -> None:
     """Raises RequestError or PairError for what cannot be measured."""
-    from app.backends.openvino.llama_graph import DTYPES
+    from app.backends.openvino.weights import DTYPES
 
+    if plan.pair.target is not None and plan.pair.draft is None:
+        raise RequestError("This pair file names no draft; bench compares a target with its draft, so add one.")
     if not plan.prompts:
         raise RequestError("There is no prompt to measure; choose 1 or more with --count.")
     if wrong := [k for k in plan.ks if not 2 <= k <= 16]:
         raise RequestError(f"k = {wrong[0]} cannot be measured; choose windows from 2 to 16.")
-    if unknown := [dtype for dtype in plan.dtypes if dtype not in DTYPES]:
+    if unknown := [dtype for dtype in plan.dtypes if dtype not in (None, *DTYPES)]:
         raise PairError(f"There is no precision {unknown[0]!r}; choose among {', '.join(DTYPES)}.")
     if unknown := [name for name in plan.peers if name not in peers.ALL]:
         raise RequestError(f"There is no peer {unknown[0]!r}; choose among {', '.join(peers.ALL)}, or none.")

@@ -20,6 +20,7 @@ from app.backends.checkpoints.config import read_config
 from app.backends.checkpoints.gguf_file import GgufCheckpoint, _gguf_name, sidecar
 from app.distill.pack import config_json, export
 from app.pairs.embedded import EMBEDDED_PLAIN_DRAFT, embedded_target
+from app.pairs.options import PairOptions
 from app.places import cache_dir
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
@@ -27,13 +28,23 @@ TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
 
 @dataclass(frozen=True, slots=True)
 class PeerFiles:
-    """target_gguf is the file as it was shipped; the others hold the same weights."""
+    """target_gguf is the file as it was shipped; the others hold the same weights. None: the pair has no such file."""
 
-    target_gguf: Path
-    target: Path
-    draft: Path
-    draft_gguf: Path
-    target_q8: Path
+    target_gguf: Path | None
+    target: Path | None
+    draft: Path | None
+    draft_gguf: Path | None
+    target_q8: Path | None
+
+
+def of(pair: PairOptions) -> PeerFiles:
+    """The pair's own files, those of the embedded pair in every form. Raises PairError."""
+    if pair.target is None:
+        return write()
+    paths = (pair.target, pair.draft)
+    target, draft = (path if path is not None and path.is_dir() else None for path in paths)
+    target_gguf, draft_gguf = (path if path is not None and path.is_file() else None for path in paths)
+    return PeerFiles(target_gguf, target, draft, draft_gguf, target_gguf)
 
 
 def write(draft: Path = EMBEDDED_PLAIN_DRAFT) -> PeerFiles:

@@ -19,6 +19,9 @@ from app.places import home
 HERE = Path(__file__).resolve().parent
 REQUIREMENTS = HERE / "requirements-peers.txt"
 ALL = ("transformers", "transformers+draft", "llama.cpp", "llama.cpp+draft", "openvino-genai", "openvino-genai+draft")
+NEEDS = {"transformers": ("target", "draft"), "llama.cpp": ("target_gguf", "draft_gguf")}
+NEEDS["openvino-genai"] = ("target_q8", "draft_gguf")
+"""The files of `PeerFiles` that a peer reads: alone, and with a draft."""
 NUM_DRAFTS = (1, 2, 4)
 """Draft lengths tried for a speculative peer before the comparison; the fastest is kept."""
 
@@ -58,13 +61,31 @@ def environment() -> Path:
     return python
 
 
+def lacking(name: str, files: PeerFiles) -> str | None:
+    """Why a peer cannot run this pair; None where it can."""
+    kind, _, drafted = name.partition("+")
+    target, draft = NEEDS[kind]
+    form = "a directory" if kind == "transformers" else "a GGUF"
+    if getattr(files, target) is None:
+        return f"{name} reads the target as {form}, and this pair's is none."
+    if drafted and getattr(files, draft) is None:
+        return f"{name} reads the draft as {form}, and this pair's is none."
+    return None
+
+
+def read_by(name: str, files: PeerFiles) -> str:
+    """The name of the target's file, or folder, that a peer reads; empty for one it lacks."""
+    path = getattr(files, NEEDS[name.partition("+")[0]][0])
+    return "" if path is None else str(path.name)
+
+
 class Peer:
     """A peer's process. Raises RequestError where it cannot be loaded."""
 
     def __init__(self, name: str, files: PeerFiles, stop_ids: Iterable[int], threads: int, python: Path) -> None:
         self.name = name
         self.num_draft = NUM_DRAFTS[0]
-        asked = {key: str(value) for key, value in asdict(files).items()}
+        asked = {key: None if value is None else str(value) for key, value in asdict(files).items()}
         options = {**asked, "stop_ids": sorted(stop_ids), "threads": threads, "n_positions": 1024}
         self._process = subprocess.Popen(
             [str(python), str(HERE / "peer_worker.py"), name, json.dumps(options)],

@@ -85,6 +85,7 @@ def notes(result: dict[str, Any]) -> Iterator[str]:
     )
     if grown:
         yield f"By context, the target's pass in ms and v(5): {grown}."
+    yield from result.get("notes", ())
     yield from goals(result)
     for name, why in result["missing"].items():
         yield f"Missing: {name}. {why}"
@@ -97,10 +98,17 @@ def goals(result: dict[str, Any]) -> Iterator[str]:
     for peer in result["peers"]:
         if peer["runs"]:
             yield (
-                f"Against {peer['name'].replace('+draft', ' with the draft')}: our target alone takes "
+                f"Against {peer['name'].replace('+draft', ' with the draft')}{_file(result, peer['name'])}: our target "
+                "alone takes "
                 f"{peer['our_target_over_it']:.2f} of its time a token, our best speculative arm (k = {best['k']}) is "
                 f"{peer['it_over_our_best']:.2f} times as fast."
             )
+
+
+def _file(result: dict[str, Any], peer: str) -> str:
+    """Which file the peer read."""
+    name = result.get("read", {}).get(peer)
+    return f" on {name}" if name else ""
 
 
 def into_readme(result: dict[str, Any], readme: Path) -> None:

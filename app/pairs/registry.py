@@ -19,7 +19,9 @@ from app.errors import PairError
 from app.pairs import groups
 from app.pairs.options import PairOptions
 
-BACKENDS = ("openvino", "torch", "neuron")
+BACKENDS = ("openvino", "torch", "neuron", "llamacpp", "auto")
+_ROOMS = {"auto": "app.backends.llamacpp.auto"}
+"""Modules that are not named `app.backends.BACKEND.loading`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,4 +72,4 @@ def _loading(backend: str) -> Any:
     """The module that checks and loads a backend's pairs; its packages come in when it needs them. Raises PairError."""
     if backend not in BACKENDS:
         raise PairError(f"There is no backend {backend!r}; choose one of {', '.join(BACKENDS)}.")
-    return importlib.import_module(f"app.backends.{backend}.loading")
+    return importlib.import_module(_ROOMS.get(backend, f"app.backends.{backend}.loading"))

@@ -52,7 +52,7 @@ def local(
             config = _checked(snapshot)
             size = _BYTES.get(options.dtype or "int8", 4)
             needs.append(memory.Need(snapshot.reference.name, int(config.num_parameters * size), 0))
-    if options.backend == "openvino" and needs:
+    if options.backend in ("openvino", "auto") and needs:
         memory.check(needs, memory.free_memory(), 0)
     for snapshot in snapshots.values():
         snapshot.fetch(weights=True, progress=progress, cancel=cancel)

@@ -89,13 +89,15 @@ def pair_files(
 def check_memory(
     options: PairOptions,
     files: PairFiles,
-    weight_bytes: float,
+    weight_bytes: float | Callable[[ModelFiles], int],
     cache_bytes: int,
     free: int | None,
     freed: int,
     where: str = "memory",
 ) -> None:
-    """Two caches of the target, one for each arm, and one of the draft, all as long as they may become."""
+    """Two caches of the target, one for each arm, and one of the draft, all as long as they may become.
+
+    weight_bytes: of a parameter, or what tells the bytes of a model's weights. Raises PairError."""
     models = [(files.target, 2), *([] if files.draft is None else [(files.draft, 1)])]
     longest = min(model.config.n_positions for model, _ in models)
     n_positions = min(options.n_positions or longest, longest)
@@ -103,7 +105,7 @@ def check_memory(
     for model, sequences in models:
         config = model.config
         position = 2 * config.num_layers * config.num_kv_heads * config.head_size * cache_bytes
-        weights = int(config.num_parameters * weight_bytes)
+        weights = weight_bytes(model) if callable(weight_bytes) else int(config.num_parameters * weight_bytes)
         needs.append(memory.Need(model.name, weights, sequences * position * n_positions))
     memory.check(needs, None if free is None else free + freed, n_positions, where)
 
@@ -120,3 +122,17 @@ def loaded(
     draft = load_model(files.draft, files.target if files.draft.lacks_embeddings() else None)
     draft = restricted(draft, target.vocab_size, files.never)
     return Pair(f"{target.name} + {draft.name}", backend, target, draft, tokenizer, notes=files.notes)
+
+
+def identity_notes(target: Model) -> tuple[str, ...]:
+    """What the self-check at load found of the target."""
+    difference = getattr(target, "row_difference", None)
+    if difference is None:
+        return ()
+    if difference == 0:
+        return (f"{target.name} gave the same bits for a row in every window, in a check at load.",)
+    return (
+        f"{target.name} gave logits that differ by up to {difference:.1g} with the window a row is "
+        "scored in, in a check at "
+        "load: at temperature 0 the arms may part where two tokens are that near.",
+    )

@@ -8,7 +8,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 
 from app.backends.checkpoints.model_files import ModelFiles
-from app.backends.checkpoints.pair_loading import check_memory, loaded, pair_files
+from app.backends.checkpoints.pair_loading import check_memory, identity_notes, loaded, pair_files
 from app.engine.model import Model
 from app.engine.pair import Pair
 from app.errors import PairError
@@ -74,20 +74,6 @@ def prepare(options: PairOptions, freed: int) -> Callable[[], Pair]:
         return replace(pair, notes=notes, stays="" if joined is None else ranks.STAYS)
 
     return load
-
-
-def identity_notes(target: Model) -> tuple[str, ...]:
-    """What the self-check at load found of the target."""
-    difference = getattr(target, "row_difference", None)
-    if difference is None:
-        return ()
-    if difference == 0:
-        return (f"{target.name} gave the same bits for a row in every window, in a check at load.",)
-    return (
-        f"{target.name} gave logits that differ by up to {difference:.1g} with the window a row is "
-        "scored in, in a check at "
-        "load: at temperature 0 the arms may part where two tokens are that near.",
-    )
 
 
 def written(options: PairOptions) -> str:
