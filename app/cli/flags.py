@@ -29,7 +29,10 @@ def pair_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--pair", type=Path, metavar="FILE", help="a pair file (.toml); flags beside it have precedence"
     )
-    parser.add_argument("--backend", help="engine: openvino (default), torch or neuron")
+    parser.add_argument(
+        "--backend",
+        help="engine: openvino (default), torch, neuron, llamacpp, or auto: the faster of openvino and llamacpp here",
+    )
     parser.add_argument(
         "--target",
         type=Path,
@@ -138,13 +141,18 @@ def session(
     return pair_recipe(own, options.acceptor if custom else None, listed(own, folder)).make()
 
 
-def listed(own: PairOptions, folder: Path | None) -> dict[str, PairOptions]:
-    """The pairs of a folder by name, and the one that the flags name. Raises PairError."""
+def listed(own: PairOptions, folder: Path | None, catalogue: bool = False) -> dict[str, PairOptions]:
+    """The pairs of a folder by name, those of the catalogue where it is offered, and the one that the flags name.
+
+    Raises PairError."""
+    from app.backends.checkpoints.offered import Offered
     from app.pairs import pair_files
 
-    if folder is None:
+    if folder is None and not catalogue:
         return {}
-    others = pair_files.listed(folder)
+    others = {} if folder is None else pair_files.listed(folder)
+    if catalogue:
+        others = {**Offered(own).listed(), **others}
     name = next((name for name, other in others.items() if other == own), None)
     return {name or "as started": own, **others}
 
@@ -159,7 +167,7 @@ def engine(options: argparse.Namespace) -> ProcessEngine:
     from app.pairs import memory
 
     own = pair_options(options)
-    others = listed(own, options.pairs)
+    others = listed(own, options.pairs, options.catalogue)
     free = memory.free_memory()
     limit = None if free is None else free * 9 // 10
     if options.memory_limit is not None:

@@ -6,13 +6,12 @@ import argparse
 import dataclasses
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from app.places import COMMAND
 
 if TYPE_CHECKING:
     from app.backends.checkpoints.config import LlamaConfig
-    from app.pairs.catalogue import KnownPair
     from app.pairs.tokenizer import TextTokenizer
 
 
@@ -42,7 +41,7 @@ def _list(as_json: bool) -> None:
     from app.pairs import catalogue, memory
 
     free, pace = memory.free_memory(), catalogue.bandwidth()
-    rows = [_row(pair, free, pace) for pair in catalogue.pairs()]
+    rows = [catalogue.told(pair, free, pace) for pair in catalogue.pairs()]
     if as_json:
         print(json.dumps({"free_bytes": free, "bandwidth": pace, "acceptance": catalogue.ACCEPTANCE, "pairs": rows}))
         return
@@ -62,30 +61,6 @@ def _list(as_json: bool) -> None:
         f"of drafted tokens kept; no measurement of the pair. Use one: {COMMAND} --target ID --draft "
         "ID --n-positions 4096"
     )
-
-
-def _row(pair: KnownPair, free: int | None, pace: float) -> dict[str, Any]:
-    fitting = pair.fitting(free)
-    size = {dtype: pair.bytes(dtype) for dtype in ("int8", "bf16", "f32")}
-    if fitting is None:
-        fits = f"does not fit: at int8 it needs {size['int8'] / 1e9:.1f} GB and {(free or 0) / 1e9:.1f} GB are free"
-    else:
-        fits = f"fits here at {fitting}" + ("" if fitting == "f32" else ", not finer")
-    alone = 1e3 * pair.target.weights("int8") / pace
-    licences = dict.fromkeys((pair.target.licence, pair.draft.licence))
-    return {
-        "target": pair.target.id,
-        "draft": pair.draft.id,
-        "licence": "; ".join(licences),
-        "gated": pair.target.gated or pair.draft.gated,
-        "bytes": size,
-        "fits": fits,
-        "fitting": fitting,
-        "ms_alone": alone,
-        "ms_together": alone / pair.gain,
-        "k": pair.k,
-        "gain": pair.gain,
-    }
 
 
 def _advise(target: Path, revision: str | None, as_json: bool) -> None:

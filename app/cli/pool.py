@@ -44,6 +44,8 @@ def check(options: argparse.Namespace) -> None:
     """Raises RequestError for flags that do not go together."""
     if options.replicas is not None and options.ray is None:
         raise RequestError("--replicas is for a pool of engines; give --ray too.")
+    if options.catalogue and options.ray is not None:
+        raise RequestError("--catalogue fetches to this machine, and a pool may run on others; leave one of both out.")
 
 
 def pool(options: argparse.Namespace) -> Pool:

@@ -24,6 +24,11 @@ AUTH_VARIABLE = "PLAYGROUND_AUTH"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     flags.pair_flags(parser)
     parser.add_argument("--pairs", type=Path, metavar="DIR", help="offer the pair files (.toml) in DIR on the page")
+    parser.add_argument(
+        "--catalogue",
+        action="store_true",
+        help="offer the pairs of assets/pairs.toml on the page, too: whoever is there may have one fetched and loaded",
+    )
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: this machine only)")
     parser.add_argument("--port", type=int, default=7860, help="port to listen on")
     parser.add_argument("--acceptor", metavar="MODULE:NAME", help="offer a custom acceptor on the page")
@@ -55,6 +60,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(options: argparse.Namespace) -> int:
+    from app.backends.checkpoints.offered import Offered
     from app.ui import serve
     from app.ui.desk import Desk, Limits
     from app.ui.line import Line
@@ -75,7 +81,8 @@ def main(options: argparse.Namespace) -> int:
         engine = flags.engine(options) if options.ray is None else pool.pool(options)
     limits = Limits(options.max_tokens_limit, options.run_seconds)
     engines = engine.engines if engine is not None else 1
-    desk = Desk(Line(engines, length=options.max_waiting), Readers(), limits)
+    offered = Offered(flags.pair_options(options)) if options.catalogue and replay is None else None
+    desk = Desk(Line(engines, length=options.max_waiting), Readers(), limits, catalogue=offered)
     serve.leave(serve.serve(engine, replay, address, desk))
 
 

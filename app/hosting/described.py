@@ -54,6 +54,10 @@ class Described:
         return self._described.bit_identical
 
     @property
+    def notes(self) -> tuple[str, ...]:
+        return self._described.notes
+
+    @property
     def has_chat_template(self) -> bool:
         return self._described.has_chat_template
 

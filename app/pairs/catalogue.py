@@ -6,6 +6,7 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -104,6 +105,31 @@ def drafts_for(family: str, parameters: float) -> list[KnownModel]:
         return predicted_speedup(ACCEPTANCE, best_k(ACCEPTANCE, KS, ratio), ratio)
 
     return sorted(fitting, key=gain, reverse=True)
+
+
+def told(pair: KnownPair, free: int | None, pace: float) -> dict[str, Any]:
+    """What is said of a pair, as JSON types. free: bytes of memory; pace: bytes a second (`bandwidth`)."""
+    fitting = pair.fitting(free)
+    size = {dtype: pair.bytes(dtype) for dtype in ("int8", "bf16", "f32")}
+    if fitting is None:
+        fits = f"does not fit: at int8 it needs {size['int8'] / 1e9:.1f} GB and {(free or 0) / 1e9:.1f} GB are free"
+    else:
+        fits = f"fits here at {fitting}" + ("" if fitting == "f32" else ", not finer")
+    alone = 1e3 * pair.target.weights("int8") / pace
+    licences = dict.fromkeys((pair.target.licence, pair.draft.licence))
+    return {
+        "target": pair.target.id,
+        "draft": pair.draft.id,
+        "licence": "; ".join(licences),
+        "gated": pair.target.gated or pair.draft.gated,
+        "bytes": size,
+        "fits": fits,
+        "fitting": fitting,
+        "ms_alone": alone,
+        "ms_together": alone / pair.gain,
+        "k": pair.k,
+        "gain": pair.gain,
+    }
 
 
 def bandwidth() -> float:

@@ -174,4 +174,6 @@ def _models(session: Session | None) -> str:
         f"vocabulary {card.vocab_size:,}, context {card.n_positions:,} tokens</li>"
         for card in cards
     )
-    return f"<h2>The loaded pair</h2><ul>{rows}</ul><p>Backend {html.escape(session.backend)}: {promise}.</p>"
+    notes = "".join(f"<li>{html.escape(note)}</li>" for note in session.notes)
+    told = f"<p>Good to know of it:</p><ul>{notes}</ul>" if notes else ""
+    return f"<h2>The loaded pair</h2><ul>{rows}</ul><p>Backend {html.escape(session.backend)}: {promise}.</p>{told}"

@@ -15,6 +15,7 @@ from app.record.trace import Event, Request, RunFinished
 from app.ui.line import Line, Ticket
 from app.ui.operation import Figures
 from app.ui.readers import Readers
+from app.ui.session import Catalogue
 from app.ui.switches import Switches
 from app.wording import encodable
 
@@ -60,6 +61,8 @@ class Desk:
     limits: Limits = Limits()
     figures: Figures = field(default_factory=Figures)
     switches: Switches = field(default_factory=Switches)
+    catalogue: Catalogue | None = None
+    """Pairs that may be fetched from the page; None: none may."""
 
     def __post_init__(self) -> None:
         line = self.line

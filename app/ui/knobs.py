@@ -75,9 +75,7 @@ def build_more(session: Session, k: Any, temperature: Any, most_tokens: int | No
             seed = gr.Number(0, label="Seed", info="The same seed draws the same text again.", precision=0, minimum=0)
         with gr.Column(min_width=260):
             system = gr.Textbox("", label="System prompt", info="Empty: the model's own.", lines=2, elem_id="system")
-            chat_template = gr.Checkbox(
-                True, label="Chat template", info="Off: the model continues the prompt as it is."
-            )
+            chat_template = gr.Checkbox(**template(session), label="Chat template", elem_id="chat-template")
     # what auto chooses is not for the slider to say
     auto.change(
         lambda on: gr.update(interactive=not on), auto, k, queue=False, show_progress="hidden", api_visibility="private"
@@ -143,7 +141,19 @@ def of_pair(session: Session, controls: dict[str, Any]) -> dict[str, dict[str, A
     """What the knobs whose choices are the pair's become once it is loaded, by name. controls: all knobs, by name."""
     windows = {"choices": _windows(session)} if isinstance(controls["k"], gr.Radio) else {}
     k = {} if session.windows is None and not windows else {**windows, "value": _first_window(session)}
-    return {"k": k, "drafter": drafters(session), "auto": {"visible": session.draft is not None}}
+    auto = {"visible": session.draft is not None}
+    return {"k": k, "drafter": drafters(session), "auto": auto, "chat_template": template(session)}
+
+
+def template(session: Session) -> dict[str, Any]:
+    """The chat template's box: off, and not to be had, where the model brings none."""
+    if session.has_chat_template:
+        return {"value": True, "interactive": True, "info": "Off: the model continues the prompt as it is."}
+    return {
+        "value": False,
+        "interactive": False,
+        "info": "This model brings no chat template, so it continues the prompt as it is.",
+    }
 
 
 def _acceptor_knob(session: Session) -> gr.Dropdown:

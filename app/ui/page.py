@@ -41,7 +41,7 @@ def build_page(
         header = gr.HTML(
             header_html(session, desk.line.engines), apply_default_css=False, js_on_load=SCRIPT, elem_id="header"
         )
-        pair, note = (None, None) if session is None else chooser.build(session)
+        pair = None if session is None else chooser.build(session)
         with gr.Tabs(elem_id="tabs", overflow_behavior="wrap"):  # no tab behind a menu, however narrow
             with gr.Tab("Playground", id="playground"):
                 controls = playground.build(session, desk, replay)
@@ -62,14 +62,14 @@ def build_page(
                 told = gr.HTML(_about(session), apply_default_css=False, elem_id="about-text")
         if session is not None:
             api.build(session, desk)
-        if session is not None and pair is not None and note is not None:
+        if session is not None and pair is not None:
 
             def shown() -> list[Any]:
                 knobs_ = [gr.update(**each) for each in knobs.of_pair(session, controls).values()]
                 return [header_html(session, desk.line.engines), _about(session), *knobs_]
 
             of_pair = [controls[name] for name in knobs.of_pair(session, controls)]
-            chooser.wire(page, session, desk, pair, note, [header, told, *of_pair], shown)
+            chooser.wire(page, session, desk, pair, [header, told, *of_pair], shown)
     page.queue(default_concurrency_limit=None, max_size=JOBS)
     # Gradio looks for work a thousand times a second, and for progress (of which there is none) a hundred times, on a
     # processor that the engine has to itself otherwise. These are its own figures for Windows.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Generator, Sequence
 from typing import Protocol
 
@@ -43,6 +44,13 @@ class Session(Protocol):
     @property
     def bit_identical(self) -> bool: ...
     @property
+    def has_chat_template(self) -> bool: ...
+    @property
+    def notes(self) -> Sequence[str]:
+        """What a person should know of the pair, a sentence each."""
+        ...
+
+    @property
     def acceptors(self) -> Sequence[AcceptorCard]: ...
     @property
     def drafters(self) -> tuple[str, ...]: ...
@@ -54,3 +62,16 @@ class Session(Protocol):
     def run(self, request: Request, *, stopped: Callable[[], bool] | None = None) -> Generator[Event, None, None]: ...
     def count(self, request: Request) -> int | None: ...
     def memory(self) -> int: ...
+
+
+class Catalogue(Protocol):
+    """Pairs among the session's that have to be fetched before they can be loaded."""
+
+    def about(self, name: str) -> str:
+        """What is known of the pair; empty for one that is here."""
+        ...
+
+    def fetch(self, name: str, progress: Callable[[int, int, str], None], cancel: threading.Event) -> None:
+        """Fetch it. progress: told (bytes that have come, bytes of all, the file). Raises PlaygroundError, also once
+        `cancel` is set."""
+        ...

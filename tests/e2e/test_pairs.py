@@ -40,6 +40,10 @@ def test_another_pair_is_loaded_and_a_refusal_leaves_it(open_page: Open, address
     drafters = page.locator("#drafter input")
     expect(header).to_contain_text("Alpha")
     expect(drafters).to_have_count(1)
+    template = page.locator("#chat-template")
+    expect(template.locator("input")).to_be_disabled()
+    expect(template.locator("input")).not_to_be_checked()
+    expect(template).to_contain_text("This model brings no chat template")
 
     pair.click()
     page.get_by_role("option", name="two").click()

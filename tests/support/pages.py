@@ -28,12 +28,14 @@ def toy_session(**options: Any) -> Session:
 
 
 @contextmanager
-def served(session: ui.Session | None, replay: Trace | None = None) -> Iterator[str]:
+def served(
+    session: ui.Session | None, replay: Trace | None = None, catalogue: ui.Catalogue | None = None
+) -> Iterator[str]:
     """The address of the page while it is served."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    desk = Desk(Line(getattr(session, "engines", 1)), Readers())
+    desk = Desk(Line(getattr(session, "engines", 1)), Readers(), catalogue=catalogue)
     page = build_page(session, EXAMPLES, replay, desk=desk)
     options = launch_options(session, desk)
     page.launch(server_name="127.0.0.1", server_port=port, prevent_thread_lock=True, quiet=True, **options)
