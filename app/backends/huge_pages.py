@@ -1,12 +1,16 @@
-"""Huge pages under what this process already holds: a decoding pass reads every weight once, so it meets a page of
-4 KB 35,000 times for 139 MB, and in a virtual machine each of those is a long walk. The engine's allocator asks for
-none.
+"""The pages of memory under weights: huge ones, and none that are held for nothing.
+
+A decoding pass reads every weight once, so it meets a page of 4 KB 35,000 times for 139 MB, and in a virtual machine
+each of those is a long walk; the engine's allocator asks for no huge ones.
 """
 
 from __future__ import annotations
 
 import ctypes
 import mmap
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +36,36 @@ def give_back(folder: Path) -> None:
             continue
         begin, end = (int(bound, 16) for bound in span.split("-"))
         libc.madvise(ctypes.c_void_p(begin), ctypes.c_size_t(end - begin), mmap.MADV_DONTNEED)
+
+
+def trim() -> None:
+    """Give what was freed back to the system: an allocator keeps it, and then it is held beside what comes next."""
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "malloc_trim"):  # glibc
+        libc.malloc_trim(0)
+
+
+@contextmanager
+def given_back(folder: Path | None, seconds: float = 0.05) -> Iterator[None]:
+    """Give pages of a folder's files back all the while, and at the end: whoever copies weights out of a file holds
+    them once, not twice. None: no file is mapped."""
+    if folder is None:
+        yield
+        return
+    done = threading.Event()
+
+    def work() -> None:
+        while not done.wait(seconds):
+            give_back(folder)
+
+    thread = threading.Thread(target=work, name="pages given back", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+        give_back(folder)
 
 
 def collapse() -> int:

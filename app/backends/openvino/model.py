@@ -31,6 +31,11 @@ from app.pairs.memory import free_memory
 
 BLOCK = 32  # tokens a KV block, fixed by the CPU plugin
 WEIGHT_BYTES = {"int8": 1 + 2 / int8.GROUP, "bf16": 2, "f16": 2, "f32": 4}
+_WIDENED = re.compile(
+    r'(<layer id="\d+" name="[^"]*" type="Convert"[^>]*>\s*<data destination_type="f32" ?/>\s*)'
+    r'(<input>\s*<port id="0" precision="(?:BF16|FP16)">)'
+)
+"""Where a graph's file widens weights in 16 bits."""
 _CONSTANTS = re.compile(r'offset="(\d+)"[^>]*? size="(\d+)"')
 """Where a graph's file says its weights lie."""
 PREFILL = 256  # tokens scored at once while a prompt is read: bounds the activations' memory
@@ -95,15 +100,19 @@ class OpenVinoModel:
         )
         self._options = compile_options(self._core, dtype, threads)
         self.blocks = -(-(self.n_positions + WIDTHS[-1]) // BLOCK)  # slots beyond the context are for dummy rows
-        self.programs: dict[int | None, ov.CompiledModel] = {None: self._program(self._graph)}
-        """Compiled graphs by the rows of a pass; None: any number."""
         free = free_memory()
         self._fixed = self.memory() <= COPY and (free is None or free >= COPIES * self.memory())
         self._free: list[OpenVinoSequence] = []
-        self._look()
+        self.programs: dict[int | None, ov.CompiledModel] = {}
+        """Compiled graphs by the rows of a pass; None: any number."""
+        # a program copies its weights into a layout of its own when it first runs, and reads the file no more
+        with huge_pages.given_back(self._folder):
+            self.programs[None] = self._program(self._graph)
+            self._look()
         if not self._fixed:
             self._warm_up(range(2, min(WIDTHS[-1], self.n_positions - 1) + 1), {})
-        self._settle()
+        huge_pages.trim()
+        huge_pages.collapse()
 
     def _program(self, graph: ov.Model) -> ov.CompiledModel:
         """The graph, compiled. Raises PairError where this processor cannot run it: paged attention is new on some."""
@@ -133,12 +142,6 @@ class OpenVinoModel:
     def memory(self) -> int:
         return self._size
 
-    def _settle(self) -> None:
-        """Once a program has run: it has a copy of the weights in its own layout, and reads the file no more."""
-        if self._folder is not None:
-            huge_pages.give_back(self._folder)
-        huge_pages.collapse()
-
     def new_sequence(self, windows: Ids[int] = ()) -> OpenVinoSequence:
         widths = self._widths(windows) if self._fixed else {}
         for width in set(widths.values()):
@@ -148,9 +151,10 @@ class OpenVinoModel:
                 if self.reads_states:
                     shapes["before"] = [width, 1, 2 * self.hidden_size]
                 fixed.reshape(shapes)
-                self.programs[width] = self._program(fixed)
-                self._warm_up([width], {width: width})
-                self._settle()
+                with huge_pages.given_back(self._folder):
+                    self.programs[width] = self._program(fixed)
+                    self._warm_up([width], {width: width})
+                huge_pages.collapse()
         # infer requests and their KV memory are dear to make and free to reuse
         sequence = self._free.pop() if self._free else OpenVinoSequence(self)
         sequence.widths = widths
@@ -344,6 +348,13 @@ def compile_options(core: ov.Core, dtype: str, threads: int | None) -> dict[str,
     return options
 
 
+def _keep_narrow(file: Path) -> None:
+    """Mark that weights are widened as they are used: the plugin would widen them once, and hold them in 32 bits, and
+    once more in its own layout. Python has no way to say so but in the graph's file."""
+    marked = r'\1<rt_info><attribute name="decompression" version="0" /></rt_info>\2'
+    file.write_text(_WIDENED.sub(marked, file.read_text(encoding="utf-8")), encoding="utf-8")
+
+
 def _graph(
     core: ov.Core, weights: Callable[[], Checkpoint], dtype: str, states: bool, files: Ids[Path], cache_dir: Path | None
 ) -> tuple[ov.Model, Path | None]:
@@ -354,6 +365,7 @@ def _graph(
     if cache_dir is None:
         return llama_graph.paged(llama_graph.stateful(weights(), dtype, states)), None
     sources = [Path(str(module.__file__)).read_text(encoding="utf-8") for module in (llama_graph, weight_kinds, int8)]
+    sources.append(_WIDENED.pattern)
     key = fingerprint(files, ov.get_version(), *sources, dtype, f"states {states}")
 
     made: list[ov.Model] = []
@@ -364,6 +376,8 @@ def _graph(
             ov.save_model(made[0], directory / "graph.xml", compress_to_fp16=False)
         except RuntimeError as error:
             raise OSError(errno.EIO, str(error).splitlines()[0]) from None
+        if dtype in ("bf16", "f16"):
+            _keep_narrow(directory / "graph.xml")
         # A full disk may go unnoticed there.
         text = (directory / "graph.xml").read_text(encoding="utf-8", errors="replace")
         ends = [int(offset) + int(size) for offset, size in _CONSTANTS.findall(text)]
@@ -373,6 +387,7 @@ def _graph(
     try:
         folder = filled(cache_dir / f"graph-{key}", write).resolve()
         made.clear()  # before it is read again: once is enough to hold
+        huge_pages.trim()
         return llama_graph.paged(core.read_model(folder / "graph.xml")), folder
     except PairError:
         if not made:
