@@ -176,6 +176,22 @@ def test_a_fetch_is_given_up_when_asked(there: Hub) -> None:
 
 
 @pytest.mark.slow
+def test_a_file_that_had_come_whole_when_the_fetch_ended_is_taken(there: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ended behind its last byte and before it was checked: nothing is left to fetch, and it is not there yet."""
+    path = local(options("acme/tiny-llama")).target
+    assert path is not None
+    shard = path / "model-00002-of-00002.safetensors"
+    shard.rename(f"{shard}.partial")
+    asked = len(there.sent(shard.name))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(PairError, match="on this machine in part only"):
+        local(options("acme/tiny-llama"))
+    monkeypatch.delenv("HF_HUB_OFFLINE")
+    local(options("acme/tiny-llama"))
+    assert shard.exists()
+    assert len(there.sent(shard.name)) == asked
+
+
 @pytest.mark.parametrize("ending", [signal.SIGKILL, signal.SIGINT])
 def test_a_killed_fetch_is_resumed_and_runs(there: Hub, tmp_path: Path, ending: signal.Signals) -> None:
     """From an empty cache: a pair of ids, killed midway, started again, running."""

@@ -16,7 +16,7 @@ import threading
 import time
 import urllib.error
 import urllib.parse
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,15 +67,17 @@ class Snapshot:
     def is_gguf(self) -> bool:
         return self.path != self.directory
 
-    def missing(self) -> int:
-        """Bytes that still have to come."""
-        return sum(file.size - self._held(file) for file in self._files)
+    def is_whole(self) -> bool:
+        """Whether every file is here: one that has come and was not checked yet is not."""
+        return self._whole(self._files)
+
+    def _whole(self, files: Iterable[RemoteFile]) -> bool:
+        return all((self.directory / file.name).exists() for file in files)
 
     def fetch(self, *, weights: bool, progress: Progress, cancel: threading.Event | None = None) -> None:
         """Fetch the configurations, or all of it. Raises PairError, and `FetchStopped` once `cancel` is set."""
         files = [file for file in self._files if weights or not _is_weights(file.name)]
-        needed = sum(file.size - self._held(file) for file in files)
-        if not needed:
+        if self._whole(files):
             return
         self.directory.mkdir(parents=True, exist_ok=True)
         with _alone(self.directory):
@@ -281,7 +283,7 @@ def _kept(reference: Reference, why: str) -> Snapshot:
             "or name a local directory."
         ) from None
     held = Snapshot(reference, commit, files)
-    if held.missing():
+    if not held.is_whole():
         raise PairError(
             f"{reference.repository} is on this machine in part only, and {why}; connect, then run it again."
         )
