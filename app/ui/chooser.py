@@ -89,10 +89,10 @@ def wire(
     async def choose(name: str) -> AsyncIterator[list[Any]]:
         about = "" if desk.catalogue is None or name == session.chosen else desk.catalogue.about(name)
         if about:
-            yield [gr.skip(), _note(about), *_buttons(fetch=True), *unchanged]
+            yield [gr.update(value=name), _note(about), *_buttons(fetch=True), *unchanged, name]
             return
         async for update in switch(name):
-            yield update
+            yield [*update, ""]
 
     async def bring(request: gr.Request, name: str) -> AsyncIterator[list[Any]]:
         """Fetch the pair, telling how much has come, then load it."""
@@ -127,8 +127,9 @@ def wire(
 
     every = [chooser.pairs, chooser.note, chooser.fetch, chooser.cancel, *outputs]
     changes: dict[str, Any] = {"show_progress": "hidden", "concurrency_limit": 1, "api_visibility": "private"}
-    chooser.pairs.input(choose, chooser.pairs, every, trigger_mode="once", **changes)
-    chooser.fetch.click(bring, chooser.pairs, every, trigger_mode="once", **changes)
+    described = gr.State("")  # the pair whose description stands there; the list may be set to another meanwhile
+    chooser.pairs.input(choose, chooser.pairs, [*every, described], trigger_mode="once", **changes)
+    chooser.fetch.click(bring, described, every, trigger_mode="once", **changes)
     quiet: dict[str, Any] = {"show_progress": "hidden", "queue": False, "api_visibility": "private"}
     chooser.cancel.click(give_up, None, None, **quiet)
     # another page may have loaded another pair: every page is told
