@@ -65,7 +65,7 @@ def address(hub: Hub, tmp_path: Path) -> Iterator[str]:
         yield address
 
 
-def test_a_pair_is_fetched_given_up_fetched_on_and_loaded(open_page: Open, address: str, hub: Hub) -> None:
+def test_a_pair_is_fetched_given_up_fetched_on_and_loaded(hub: Hub, address: str, open_page: Open) -> None:
     assert hub.slow is not None
     page = open_page(address)
     note, fetch, cancel = page.locator("#pair-note"), page.locator("#pair-fetch"), page.locator("#pair-cancel")
