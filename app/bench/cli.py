@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from functools import partial
 from pathlib import Path
 
 from app.errors import RequestError
@@ -73,7 +74,7 @@ def main(args: argparse.Namespace) -> int:
     if args.measurement == "load":
         from app.bench.load import figures
 
-        print(figures(args.runs))
+        figures(args.runs, partial(print, flush=True))
         return 0
     if args.measurement == "page":
         return _page(args.starts, args.turns, args.k, args.max_tokens)

@@ -16,7 +16,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,9 @@ from app.errors import RequestError
 from app.record import trace
 from app.record.trace import RunFinished
 
-POSTS, CLIENTS, TOKENS, LONG = 60, 200, 8, 400
+POSTS, CLIENTS, TOKENS, LONG = 60, 200, 8, 200
+PERSONS_TOKENS, PERSONS_UPDATES = 48, 3
+"""Of a person's run, and of it what is seen before it is stopped or left: a run that is left goes on for a while."""
 AT_ONCE = 20
 LOOK_SECONDS = 0.2
 """How often the page is asked for meanwhile."""
@@ -36,11 +38,11 @@ _API = "/gradio_api"
 
 
 def toy_session(chosen: str | None = None) -> Session:
-    """A pair of tables whose passes take two milliseconds."""
+    """A pair of tables whose passes take a millisecond."""
     from app.backends.toy import toy_pair
     from app.engine.pair import Pair
 
-    target, draft, tokenizer = toy_pair(vocab_size=259, delay=0.002)
+    target, draft, tokenizer = toy_pair(vocab_size=259, delay=0.001)
     return Session(Pair("toy target + toy draft", "toy", target, draft, tokenizer))
 
 
@@ -56,16 +58,15 @@ def page(port: int) -> int:
     serve.leave(serve.serve(engine, None, serve.Address("127.0.0.1", port), Desk(readers=Readers())))
 
 
-def figures(runs: int) -> str:
-    """The figures, a line each. runs: of the last part. Raises RequestError."""
+def figures(runs: int, tell: Callable[[str], None]) -> None:
+    """Tell the figures, a line each as they come. runs: of the last part. Raises RequestError."""
     if runs < 1:
         raise RequestError(f"{runs} runs load nothing; choose 1 or more --runs.")
     with _served() as (process, address):
-        return asyncio.run(_measured(process, address, runs))
+        asyncio.run(_measured(process, address, runs, tell))
 
 
-async def _measured(process: int, address: str, runs: int) -> str:
-    lines = []
+async def _measured(process: int, address: str, runs: int, tell: Callable[[str], None]) -> None:
     async with httpx.AsyncClient(
         base_url=address, timeout=300, limits=httpx.Limits(max_connections=None), trust_env=False
     ) as http:
@@ -76,7 +77,7 @@ async def _measured(process: int, address: str, runs: int) -> str:
         ):
             async with _asked_meanwhile(http) as seconds:
                 ends = await part
-            lines.append(f"{name}: {_counted(ends)}; {_answers(seconds)}")
+            tell(f"{name}: {_counted(ends)}; {_answers(seconds)}")
         ends, memory = Counter[str](), []
         async with _asked_meanwhile(http) as seconds:
             for begun in range(0, runs, AT_ONCE):
@@ -84,15 +85,14 @@ async def _measured(process: int, address: str, runs: int) -> str:
                 ends.update(await asyncio.gather(*[visitors.random(number) for number in numbers]))
                 await visitors.idle()
                 memory.append(_memory(process))
-        lines.append(f"{runs} runs with random ends: {_counted(ends)}; {_answers(seconds)}")
+        tell(f"{runs} runs with random ends: {_counted(ends)}; {_answers(seconds)}")
         fifth = max(1, len(memory) // 5)
         before, after = statistics.median(memory[fifth : 2 * fifth] or memory), statistics.median(memory[-fifth:])
-        lines.append(
+        tell(
             f"the page holds {after / 2**20:.1f} MiB after them, {100 * (after / before - 1):+.2f}% since the first "
             f"{2 * fifth * AT_ONCE} ({before / 2**20:.1f} MiB)"
         )
-        lines.append(f"one more run: {await visitors.called('last')}")
-    return "\n".join(lines)
+        tell(f"one more run: {await visitors.called('last')}")
 
 
 class Visitors:
@@ -108,7 +108,7 @@ class Visitors:
         }
         self._functions = {name: event["id"] for name, event in events.items()}
         self._knobs = [values[each] for each in events["run"]["inputs"]][:-1]
-        self._knobs[2] = LONG  # prompt, k, max_tokens
+        self._knobs[2] = PERSONS_TOKENS  # prompt, k, max_tokens
 
     async def posts(self) -> Counter[str]:
         """Programs that wait for a whole answer while a run is under way."""
@@ -151,7 +151,7 @@ class Visitors:
     async def _person(self, session: str, leaves: bool) -> str:
         run_id = secrets.token_hex(12)
         await self._join("run", session, [*self._knobs, run_id])
-        enough = self._chance.randrange(6)
+        enough = self._chance.randrange(PERSONS_UPDATES)
         async with self._http.stream("GET", f"{_API}/queue/data", params={"session_hash": session}) as stream:
             updates = 0
             async for line in stream.aiter_lines():

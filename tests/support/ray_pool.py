@@ -66,7 +66,6 @@ async def scenario(address: str, pool: Pool) -> dict[str, Any]:
     async with httpx.AsyncClient(base_url=address, timeout=300, trust_env=False) as http:
         seen["health"] = (await http.get("/healthz")).json()
         seen["together"] = await asyncio.gather(run(http), run(http))
-        print(seen, file=sys.stderr)
 
         # one engine is killed in the middle of two runs
         began = [asyncio.Event(), asyncio.Event()]
@@ -75,7 +74,6 @@ async def scenario(address: str, pool: Pool) -> dict[str, Any]:
             await event.wait()
         os.kill(replicas()[0], signal.SIGKILL)
         seen["killed"] = [await each for each in both]
-        print(seen, file=sys.stderr)
         seen["after"] = await asyncio.gather(run(http), run(http))
 
         # whoever leaves frees an engine: both are free for two who come then
@@ -89,7 +87,7 @@ async def scenario(address: str, pool: Pool) -> dict[str, Any]:
 
 
 def main() -> None:
-    cluster = Cluster(initialize_head=True, head_node_args=NODE)
+    cluster = Cluster(initialize_head=True, head_node_args=NODE | {"include_dashboard": False})
     cluster.add_node(**NODE)
     readers.PATIENCE = 3.0
     homes = {f"toy {number}": Home(sys.executable) for number in range(3)}
