@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 
@@ -123,6 +124,8 @@ def test_each_divergence_has_its_own_reason() -> None:
     assert "near tie" in near_tie
     assert "'␣mat'" in near_tie
     assert "'␣sat'" in near_tie
+    measured = dataclasses.replace(started().target, row_difference=3e-5)
+    assert "on the window, here by up to 3e-05, so" in _different(bit_identical=False, target=measured)
 
 
 def test_one_arm_and_errors_have_verdicts() -> None:

@@ -243,4 +243,5 @@ def _card(model: Model) -> ModelCard:
         memory=model.memory(),
         vocab_size=model.vocab_size,
         n_positions=model.n_positions,
+        row_difference=getattr(model, "row_difference", None),  # of a backend that looks for it
     )

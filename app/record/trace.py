@@ -64,7 +64,8 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class ModelCard:
-    """What the page says of a loaded model. memory in bytes."""
+    """What the page says of a loaded model. memory in bytes. row_difference: between logits of one row in windows of
+    several sizes, at most, in a check when the model was loaded; None: it was not looked for."""
 
     name: str
     num_parameters: int
@@ -72,6 +73,7 @@ class ModelCard:
     memory: int
     vocab_size: int
     n_positions: int
+    row_difference: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -163,11 +163,14 @@ def _version(package: str) -> str:
 def _models(session: Session | None) -> str:
     if session is None:
         return ""
+    difference = session.target.row_difference
     promise = (
         "its logits do not depend on the window, so both arms print the same text at temperature 0"
         if session.bit_identical
         else "its logits depend slightly on the window, so near ties can fall either way"
     )
+    if difference is not None:
+        promise += f" (checked when it was loaded: one row's logits differed by {difference:.1g} at most)"
     cards = [session.target, *([] if session.draft is None else [session.draft])]
     rows = "".join(
         f"<li><b>{html.escape(card.name)}</b>: {card.num_parameters:,} parameters, {html.escape(card.dtype)}, "

@@ -101,6 +101,7 @@ def describe(session: Session) -> dict[str, Any]:
             "memory": card.memory,
             "vocab_size": card.vocab_size,
             "n_positions": card.n_positions,
+            "row_difference": card.row_difference,
         }
 
     return {

@@ -196,7 +196,9 @@ def _why_different(started: RunStarted, metrics: Metrics, at: int) -> str:
     tie = _tie(metrics, at)
     if started.bit_identical:
         return f"This backend and acceptor promise identical text, so this is a fault worth reporting.{tie}"
-    return f"This backend's logits depend slightly on the window, so a near tie can fall either way.{tie}"
+    difference = started.target.row_difference
+    by = "" if difference is None else f", here by up to {difference:.1g}"
+    return f"This backend's logits depend slightly on the window{by}, so a near tie can fall either way.{tie}"
 
 
 def _tie(metrics: Metrics, at: int) -> str:
