@@ -10,7 +10,10 @@ from numpy.typing import NDArray
 
 from app.engine.acceptance import ACCEPTORS, find
 from app.engine.noise import Noise, Purpose, RoundNoise
+from app.engine.sampling import warp
+from app.engine.scored import DraftRows, HostRows
 from app.errors import RequestError
+from app.record.trace import Sampling
 
 Rows = NDArray[np.float32]
 LOSSLESS = [name for name, acceptor in ACCEPTORS.items() if acceptor.lossless]
@@ -183,3 +186,32 @@ def test_coupled_agrees_where_the_distributions_do() -> None:
         noise = Noise(seed).at(3)
         ids = [coupled.propose(q, noise, i) for i in range(4)]
         assert coupled(ids, np.stack([q] * 4), np.stack([q] * 5), noise).num_accepted == 4
+
+
+# --- rows of a pass, which answer without being whole, and arrays of the same numbers ---
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+@pytest.mark.parametrize("name", ACCEPTORS)
+def test_rows_of_a_pass_are_judged_as_arrays_are(name: str, temperature: float) -> None:
+    acceptor, sampling = ACCEPTORS[name], Sampling(temperature=temperature, top_p=0.9 if temperature else 1.0)
+    rng, kept = np.random.default_rng(3), set()
+    for trial in range(40):
+        noise = Noise(trial).at(5)
+        target = rng.standard_normal((4, 9)).astype(np.float32) * 2
+        draft = target[:3] + rng.standard_normal((3, 9)).astype(np.float32)
+        p, q = warp(target, sampling), warp(draft, sampling)
+        ids = [acceptor.propose(q[i], noise, i) for i in range(3)]
+        drafted = DraftRows(np.zeros((3, 9), np.float32), None)
+        for row in draft:
+            drafted.add(HostRows(row[None], sampling, IndexError))
+        expected, verdict = (
+            acceptor(ids, q, p, noise),
+            acceptor(ids, drafted, HostRows(target, sampling, IndexError), noise),
+        )
+        assert verdict == expected
+        assert (verdict.residual is None) == (expected.residual is None)
+        if expected.residual is not None:
+            np.testing.assert_array_equal(np.asarray(verdict.residual), expected.residual)
+        kept.add(verdict.num_accepted)
+    assert {0, 1, 3} <= kept

@@ -19,7 +19,7 @@ import numpy as np
 from app.engine.noise import Purpose, RoundNoise, draw, gumbel_max, gumbel_sum
 from app.engine.rows import check_shapes, distance, emitted, fit, kept_share, support, total
 from app.engine.sampling import Floats, Probs
-from app.engine.scored import DraftProbs, TargetProbs, at, chance, drawn
+from app.engine.scored import DraftProbs, TargetProbs, at, chance, draw_rest, drawn
 from app.errors import RequestError
 from app.record.limits import LENIENCY, TYPICAL_DELTA, TYPICAL_EPSILON
 from app.record.trace import Grounds
@@ -132,6 +132,10 @@ class TokenWise(Acceptor):
             u = noise.uniform(offset, Purpose.ACCEPT)
             judgements.append(Judgement(u, threshold) if self.coin else Judgement())
             if u >= threshold:
+                if type(self).residual is TokenWise.residual:
+                    own = draw_rest(target_probs, draft_probs, offset, noise.uniform(offset, Purpose.FINAL))
+                    if own is not None:
+                        return Verdict(offset, own[0], tuple(judgements), own[1])
                 row = target_probs[offset]
                 rest = self.residual(row, fit(draft_probs[offset], row.size))
                 return _corrected(offset, rest, row, tuple(judgements), noise)

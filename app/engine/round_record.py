@@ -126,7 +126,7 @@ def _final(verdict: Verdict, drafted: int, logits: NDArray[np.float32], target_p
     provenance: Provenance = "target" if not drafted else "bonus" if row == drafted else "corrected"
     residual: tuple[Alternative, ...] = ()
     if provenance == "corrected" and verdict.residual is not None:
-        residual = residual_alternatives(verdict.residual, target_probs[row], NUM_ALTERNATIVES)
+        residual = residual_alternatives(np.asarray(verdict.residual), target_probs[row], NUM_ALTERNATIVES)
     plain = PlainSoftmax(logits[row])
     return FinalToken(
         id=token,

@@ -60,22 +60,38 @@ class WarpedRows:
         assert logits.ndim == 2, logits.shape
         self.shape: tuple[int, int] = (logits.shape[0], logits.shape[1])
         self._logits, self._sampling, self._unusable = logits, sampling, unusable
-        self._probs = np.empty(logits.shape, np.float32)
+        self.greedy = sampling.temperature == 0
+        self._made: Probs | None = None
         self._done = [False] * len(logits)
+        self._best: list[int | None] = [None] * len(logits)
+
+    def best(self, row: int) -> int:
+        """The likeliest id of a row. Raises `unusable(row)`."""
+        best = self._best[row]
+        if best is None:
+            scores = self._logits[row]
+            best = int(scores.argmax())  # the first NaN where there is one, so one look finds an unusable row
+            if not math.isfinite(scores[best]):
+                raise self._unusable(row)
+            self._best[row] = best
+        return best
 
     def __len__(self) -> int:
         return self.shape[0]
+
+    @property
+    def _probs(self) -> Probs:
+        """The rows' memory, of zeros: some rounds never look at a whole row."""
+        if self._made is None:
+            self._made = np.zeros(self.shape, np.float32)
+        return self._made
 
     def __getitem__(self, row: int) -> Probs:
         """Row number `row`, from 0. Raises `unusable(row)`."""
         probs: Probs = self._probs[row]
         if not self._done[row]:
-            scores = self._logits[row]
-            best = int(scores.argmax())  # the first NaN where there is one, so one look finds an unusable row
-            if not math.isfinite(scores[best]):
-                raise self._unusable(row)
-            probs.fill(0)
-            _warp_row(scores, best, self._sampling, probs)
+            best = self.best(row)
+            _warp_row(self._logits[row], best, self._sampling, probs)
             self._done[row] = True
         return probs
 

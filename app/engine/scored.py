@@ -58,6 +58,16 @@ class Rows(Protocol):
         ...
 
 
+class LazyRow:
+    """A row [V] made when it is looked at, by whoever looks inside a round afterwards."""
+
+    def __init__(self, make: Callable[[], Probs]) -> None:
+        self._make = make
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Probs:
+        return np.asarray(self._make(), dtype)
+
+
 class HostRows(WarpedRows):
     """Rows of a backend that hands its logits over."""
 
@@ -67,14 +77,47 @@ class HostRows(WarpedRows):
     def logits(self) -> NDArray[np.float32]:
         return self._logits
 
+    def settle(self) -> None:
+        """Work out what the logits are needed for: the next pass writes where they lie."""
+        for row in range(len(self)):
+            _ = self.best(row) if self.greedy else self[row]
+
     def chance(self, row: int, token: int) -> Probs:
+        if self.greedy:
+            return np.array([self.best(row) == token], np.float32)
         return at(self[row], token)
 
     def draw(self, row: int, u: float) -> int:
-        return draw(self[row], u)
+        return self.best(row) if self.greedy else draw(self[row], u)
+
+    def draw_rest(self, row: int, draft: DraftProbs, u: float) -> tuple[int, LazyRow] | None:
+        """See `draw_rest`. Without temperature all there is beyond the draft is the likeliest token; else few ids of
+        most rows can be said, and whole rows would be swept for nothing."""
+        if self.greedy:
+            return self.best(row), LazyRow(lambda: self[row])
+        p = self[row]
+        ids = np.flatnonzero(p)
+        if 2 * ids.size > p.size:
+            return None
+        q = draft[row]
+        known = ids[: np.searchsorted(ids, q.size)]
+        rest = p[ids]
+        rest[: known.size] -= q[known]
+        np.maximum(rest, 0, out=rest)
+        over = rest.sum()
+        if not over > 0:
+            return None
+        rest /= over
+        return int(ids[draw(rest, u)]), LazyRow(lambda: _spread(rest, ids, p.size))
 
     def confidence(self, row: int) -> float:
         return confidence(self._logits[row])
+
+
+def _spread(values: Probs, ids: NDArray[np.intp], size: int) -> Probs:
+    row = np.zeros(size, np.float32)
+    row[ids] = values
+    return row
 
 
 def score(
@@ -91,9 +134,10 @@ def score(
     coin: the last row will be drawn from by it, so that the draw can be made in the same go. before: see `forward`.
     """
     own = getattr(cache, "score", None)
-    if own is None or before is not None:
+    if own is None:
         return HostRows(forward(cache, token_ids, num_logits, before), sampling, unusable)
-    return cast(Rows, own(token_ids, num_logits, sampling, unusable, coin))
+    beside = () if before is None else (before,)
+    return cast(Rows, own(token_ids, num_logits, sampling, unusable, coin, *beside))
 
 
 def forward(cache: KVCache, token_ids: Sequence[int], num_logits: int, before: States | None) -> Logits:
@@ -130,7 +174,14 @@ class DraftRows:
         self._logits.append(None)
         if not rows.lasting:
             self._logits[-1] = rows.logits[0].copy()
-            _ = self[len(self) - 1]
+            if isinstance(rows, HostRows):
+                rows.settle()
+            else:
+                _ = self[len(self) - 1]
+
+    def held(self, offset: int) -> Rows:
+        """The row where it was made, of the ids the draft scores."""
+        return self._rows[offset]
 
     def draw(self, offset: int, u: float) -> int:
         """The id at u of a row's cumulative distribution."""
@@ -188,6 +239,13 @@ DraftProbs = Probs | DraftRows
 def chance(probs: TargetProbs | DraftProbs, row: int, token: int) -> Probs:
     """The probability of one token in a row, [1]."""
     return at(probs[row], token) if isinstance(probs, np.ndarray) else probs.chance(row, token)
+
+
+def draw_rest(target: TargetProbs, draft: DraftProbs, row: int, u: float) -> tuple[int, Probs] | None:
+    """The id at u of the cumulative distribution of max(p - q, 0), for a row whose draft was refused, and that
+    distribution; None where it takes whole rows in main memory."""
+    own = getattr(target, "draw_rest", None)
+    return None if own is None else cast("tuple[int, Probs] | None", own(row, draft, u))
 
 
 def drawn(probs: TargetProbs, row: int, u: float) -> int:
