@@ -6,21 +6,32 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
-from app.engine.model import Model
+from app.engine.model import Model, StatesCache
+from app.engine.pair import Pair
 from app.engine.session import Session
 from app.errors import PairError
 from app.pairs import registry as pairs
 from app.pairs.options import PairOptions
 from app.record.metrics import Metrics
-from app.record.trace import Request, RunFinished, RunStarted
-from tests.support.llamas import LLAMA3, TINY, reference_logits, save_directory, save_tokenizer, weights
+from app.record.trace import Request, Round, RunFinished, RunStarted, Sampling
+from tests.support.llamas import (
+    LLAMA3,
+    TINY,
+    conditioned,
+    conditioned_weights,
+    reference_logits,
+    reference_states,
+    save_directory,
+    save_tokenizer,
+    weights,
+)
 
 TORCH = pytest.mark.skipif(
     importlib.util.find_spec("torch") is None,
@@ -45,12 +56,15 @@ def tiny(directory: Path, config: dict[str, Any] = TINY, *, seed: int = 0, shard
     return save_tokenizer(save_directory(directory, config, weights(config, seed, bias=bias), shards=shards))
 
 
+def load(backend: str, target: Path, draft: Path | None = None, **options: Any) -> Pair:
+    """On one thread: two wait for each other, which on a busy machine takes longer than the work."""
+    device = "cpu" if backend == "torch" else None
+    given = {"dtype": "f32", "threads": 1, **options}
+    return pairs.load(PairOptions(backend=backend, target=target, draft=draft, device=device, **given))
+
+
 def target_of(path: Path, backend: str, **options: Any) -> Model:
-    return pairs.load(PairOptions(backend=backend, target=path, dtype="f32", device=cpu(backend), **options)).target
-
-
-def cpu(backend: str) -> str | None:
-    return "cpu" if backend == "torch" else None
+    return load(backend, path, **options).target
 
 
 def near(rows: Rows, others: Rows) -> bool:
@@ -74,7 +88,7 @@ def test_the_formulas_are_computed(tmp_path: Path, backend: str) -> None:
 
 def test_a_llama_3_in_small_is_what_the_formulas_say_and_the_same_everywhere(tmp_path: Path, backend: str) -> None:
     path = tiny(tmp_path / "llama3", LLAMA3, shards=3)
-    pair = pairs.load(PairOptions(backend=backend, target=path, dtype="f32", device=cpu(backend)))
+    pair = load(backend, path)
     assert pair.tokenizer.stop_ids == {100, 101}
     assert (pair.target.vocab_size, pair.tokenizer.vocab_size) == (144, 128)
     expected = reference_logits(LLAMA3, weights(LLAMA3), IDS)
@@ -183,8 +197,7 @@ def trimmed_pair(tmp_path: Path) -> tuple[Path, Path]:
 
 def test_a_trimmed_draft_uses_its_targets_embeddings(trimmed_pair: tuple[Path, Path], backend: str) -> None:
     target, draft = trimmed_pair
-    options = PairOptions(backend=backend, target=target, draft=draft, dtype="f32", device=cpu(backend))
-    pair = pairs.load(options)
+    pair = load(backend, target, draft)
     assert pair.draft is not None
     rows = pair.draft.new_sequence().forward(IDS, 2)
     assert rows.shape == (2, 40)
@@ -198,10 +211,95 @@ def test_a_trimmed_draft_uses_its_targets_embeddings(trimmed_pair: tuple[Path, P
     np.testing.assert_allclose(rows, expected[:, kept], atol=1e-4 * np.abs(expected).max())
 
 
-def test_a_pair_runs_and_both_arms_agree(trimmed_pair: tuple[Path, Path], backend: str) -> None:
+KEPT = np.arange(3, 123, 3)
+
+
+def sighted_pair(directory: Path, backend: str) -> Pair:
+    """A target, and a draft that reads its states and scores KEPT."""
+    target, draft = tiny(directory / "target"), conditioned(directory / "sighted", KEPT)
+    return load(backend, target, draft)
+
+
+def test_states_are_what_the_output_layer_reads(tmp_path: Path, backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of every token of the last pass, also where it was made in parts or by windows."""
+    target = sighted_pair(tmp_path, backend).target
+    assert target.state_width == 64
+    expected = reference_states(TINY, weights(TINY), IDS)
+    cache = cast(StatesCache, target.new_sequence((1, 4)))
+    monkeypatch.setattr(f"app.backends.{backend}.model.PREFILL", 16)
+    cache.forward(IDS[:70], 1)
+    np.testing.assert_allclose(cache.states, expected[:70], atol=1e-3)
+    for begin, end in ((70, 71), (71, 75), (75, 80)):
+        cache.forward(IDS[begin:end], end - begin)
+        np.testing.assert_allclose(cache.states[: end - begin], expected[begin:end], atol=1e-3)
+    alone = target_of(tmp_path / "target", backend)
+    assert alone.state_width is None
+    assert not alone.reads_states
+
+
+def test_a_draft_that_reads_states_computes_the_formulas(tmp_path: Path, backend: str) -> None:
+    draft = sighted_pair(tmp_path, backend).draft
+    assert draft is not None
+    assert draft.reads_states
+    before = np.random.default_rng(5).standard_normal((len(IDS), 128)).astype(np.float32)
+    cache = cast(StatesCache, draft.new_sequence((1, 4)))
+    for given in (None, before):
+        known = np.zeros_like(before) if given is None else given
+        expected = reference_logits(TINY | {"num_hidden_layers": 1}, conditioned_weights(), IDS, known)[:, KEPT]
+        cache.rollback(0)
+        for begin, end in ((0, 70), (70, 71), (71, 75), (75, 80)):
+            rows = cache.forward(IDS[begin:end], 1, None if given is None else given[begin:end])
+            np.testing.assert_allclose(rows[-1], expected[end - 1], atol=1e-4 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_what_a_draft_reads_in_a_run_are_its_targets_states(tmp_path: Path, backend: str, temperature: float) -> None:
+    """Its q of every drafted token is that of the formulas over the text so far: the target's states for what is known,
+    its own for what it guesses."""
+    pair = sighted_pair(tmp_path, backend)
+    sampling = Sampling(temperature=temperature, top_p=0.9 if temperature else 1.0, seed=2)
+    request = Request(prompt="HELLO", chat_template=False, max_tokens=16, k=4, arms="speculative", sampling=sampling)
+    rounds = [each for each in Session(pair).run(request) if isinstance(each, Round)]
+    shape, own = TINY | {"num_hidden_layers": 1}, conditioned_weights()
+    context = pair.tokenizer.encode("HELLO")
+    judged = 0
+    for each in rounds:
+        ids, before = list(context), np.zeros((len(context), 128))
+        before[1:, :64] = reference_states(TINY, weights(TINY), ids)[:-1]
+        for one in each.drafted:
+            logits = reference_logits(shape, own, ids, before)[-1, KEPT]
+            known = np.exp(logits - logits.max())
+            assert one.draft_model_prob == pytest.approx(known[np.searchsorted(KEPT, one.id)] / known.sum(), abs=1e-4)
+            state = reference_states(shape, own, ids, before)[-1]
+            ids.append(one.id)
+            before = np.concatenate([before, [[*np.zeros(64), *state]]])
+            judged += 1
+        context += each.token_ids
+    assert judged > 12
+
+
+@TORCH
+def test_the_engines_keep_the_same_drafts(tmp_path: Path) -> None:
+    request = Request(
+        prompt="HELLO", chat_template=False, max_tokens=40, k=4, sampling=Sampling(temperature=1.0, seed=5)
+    )
+
+    def drafted(backend: str) -> list[tuple[str, int, list[int], list[str]]]:
+        said = [each for each in Session(sighted_pair(tmp_path, backend)).run(request) if isinstance(each, Round)]
+        return sorted(
+            (each.arm, each.index, [one.id for one in each.drafted], [one.state for one in each.drafted])
+            for each in said
+        )
+
+    assert drafted("openvino") == drafted("torch")
+
+
+@pytest.mark.parametrize("sighted", [False, True])
+def test_a_pair_runs_and_both_arms_agree(
+    tmp_path: Path, trimmed_pair: tuple[Path, Path], backend: str, sighted: bool
+) -> None:
     target, draft = trimmed_pair
-    options = PairOptions(backend=backend, target=target, draft=draft, dtype="f32", device=cpu(backend))
-    session = Session(pairs.load(options))
+    session = Session(sighted_pair(tmp_path, backend) if sighted else load(backend, target, draft))
     for drafter in session.drafters:
         events = list(session.run(Request(prompt="HELLO", chat_template=False, max_tokens=60, drafter=drafter)))
         assert isinstance(events[0], RunStarted)

@@ -4,6 +4,7 @@ test_torch."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ pytestmark = [
     pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU, and PyTorch sees none"),
 ]
 from app.backends.torch import identity, llama, model, operations  # noqa: E402
+from app.backends.torch.network import Network  # noqa: E402
 from app.bench import gpu_models  # noqa: E402
 from app.bench.gpu_arms import same_text  # noqa: E402
 
@@ -33,12 +35,12 @@ def device() -> Any:
 
 
 @pytest.fixture(scope="module")
-def network(device: Any) -> model.Network:
+def network(device: Any) -> Network:
     return gpu_models.flat(gpu_models.network(SHAPE, device, torch.bfloat16), peak=4.2)
 
 
 @pytest.fixture(scope="module")
-def target(network: model.Network) -> model.TorchModel:
+def target(network: Network) -> model.TorchModel:
     made = gpu_models.model(network, SHAPE, "target", "bf16")
     identity.settle(made)
     return made
@@ -64,17 +66,17 @@ def test_programs_are_recorded_and_kernels_fused(target: model.TorchModel) -> No
     sequence = target.new_sequence((1, 5, 16))
     assert sequence._passes
     for each in sequence._passes.values():
-        assert [program.fault for program in each._programs] == [None]
+        assert [program.fault for program in each.programs] == [None]
     sequence.close()
 
 
-def test_a_recorded_pass_has_the_bits_of_a_plain_one(target: model.TorchModel, network: model.Network) -> None:
+def test_a_recorded_pass_has_the_bits_of_a_plain_one(target: model.TorchModel, network: Network) -> None:
     eager = gpu_models.model(network, SHAPE, "target", "bf16", graphs=False)
     eager.widths = target.widths
     assert np.array_equal(logits_of(target), logits_of(eager))
 
 
-def test_fused_kernels_compute_what_torchs_own_operations_do(network: model.Network, target: model.TorchModel) -> None:
+def test_fused_kernels_compute_what_torchs_own_operations_do(network: Network, target: model.TorchModel) -> None:
     plain = gpu_models.model(network, SHAPE, "target", "bf16", fused=False)
     assert isinstance(plain.operations, operations.Plain)
     one, two = logits_of(target), logits_of(plain)
@@ -133,7 +135,7 @@ def test_the_draw_is_numpys_by_the_same_coin(draft: model.TorchModel) -> None:
             different += rows.draw(0, float(coin)) != draw(expected, float(coin))
             judged += 1
     assert different <= judged // 50  # ties at rounding
-    assert all(step._program.fault is None for step in sequence._steps.values())
+    assert all(step.program.fault is None for step in sequence._steps.values())
     sequence.close()
 
 
@@ -147,13 +149,41 @@ def test_both_arms_say_the_same_and_hold_no_more_each_time(target: model.TorchMo
     assert torch.cuda.memory_allocated() <= held + 2**20
 
 
-def test_layers_in_two_stages_compute_the_same(network: model.Network, target: model.TorchModel) -> None:
+def test_a_draft_that_reads_states_is_recorded_as_it_computes(device: Any) -> None:
+    of = gpu_models.network(DRAFT, device, torch.bfloat16)
+    fusion = torch.randn(512, 1024, dtype=torch.bfloat16, device=device) / 32
+    sighted = replace(of, stages=(replace(of.stages[0], fusion=fusion),))
+    given = torch.randn(600, 1024, dtype=torch.bfloat16, device=device)
+    seen = []
+    for graphs in (True, False):
+        made = gpu_models.model(sighted, DRAFT, "draft", "bf16", graphs=graphs, states=True)
+        assert made.reads_states
+        sequence = made.new_sequence((1, 5))
+        logits = [sequence.forward(IDS[:500], 1, given[:500])]
+        for begin, end in ((500, 505), (505, 506), (506, 511)):
+            logits.append(sequence.forward(IDS[begin:end], end - begin, given[begin:end]))
+            logits.append(sequence.states.float().cpu().numpy())
+        seen.append(logits)
+    for one, other in zip(*seen, strict=True):
+        assert np.array_equal(one, other)
+
+
+def test_four_bits_are_recorded_too_and_take_a_quarter(device: Any) -> None:
+    packed = gpu_models.network(SHAPE, device, torch.bfloat16, packed=True)
+    recorded, eager = (gpu_models.model(packed, SHAPE, "target", "int4", graphs=which) for which in (True, False))
+    assert np.array_equal(logits_of(recorded), logits_of(eager))
+    assert recorded.memory() < 0.35 * 2 * SHAPE.num_parameters + 2 * 2 * SHAPE.vocab_size * SHAPE.hidden_size
+    whole = gpu_models.model(gpu_models.network(SHAPE, device, torch.bfloat16), SHAPE, "target", "bf16")
+    assert np.corrcoef(logits_of(recorded).ravel(), logits_of(whole).ravel())[0, 1] > 0.9
+
+
+def test_layers_in_two_stages_compute_the_same(network: Network, target: model.TorchModel) -> None:
     """As on two GPUs; here both are the same card."""
     (stage,) = network.stages
     half = len(stage.layers) // 2
     one = llama.Stage(stage.device, stage.layers[:half], stage.frequencies, embeddings=stage.embeddings)
     two = llama.Stage(stage.device, stage.layers[half:], stage.frequencies, norm=stage.norm, head=stage.head)
-    parted = model.Network((one, two), network.shape, network.vocab_size, network.dtype)
+    parted = Network((one, two), network.shape, network.vocab_size, network.dtype)
     made = gpu_models.model(parted, SHAPE, "target", "bf16")
     made.widths = target.widths
     assert np.array_equal(logits_of(made), logits_of(target))

@@ -20,21 +20,20 @@ from app.pairs import registry as pairs
 from app.pairs.options import PairOptions
 from app.record.metrics import Metrics
 from app.record.trace import Request
-from tests.support.llamas import TINY, save_directory, save_tokenizer, weights
+from tests.support.llamas import TINY, conditioned, save_directory, save_tokenizer, weights
 from tests.support.two_ranks import IDS
 
 pytestmark = pytest.mark.slow
 
 pytest.importorskip("torch", reason="needs app/backends/requirements-torch.txt")
 ROOT = Path(__file__).resolve().parent.parent
-SMALL = {**TINY, "num_hidden_layers": 1, "tie_word_embeddings": True}
 
 
 @pytest.fixture(scope="module")
 def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("pair")
     save_tokenizer(save_directory(path / "target", TINY, weights(TINY, bias=True)))
-    save_tokenizer(save_directory(path / "draft", SMALL, weights(SMALL, 1)))
+    conditioned(path / "draft", np.arange(4, 124, 3))
     return path
 
 

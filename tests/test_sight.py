@@ -13,7 +13,7 @@ from app.engine.acceptance import ACCEPTORS
 from app.engine.decode import Limits, decode
 from app.engine.drafting import Drafter, EitherDrafter, LookupDrafter, ModelDrafter
 from app.engine.model import StatesCache
-from app.engine.sight import Sight
+from app.engine.sight import HostSight
 from app.engine.windows import Cycle, Fixed, Windows
 from app.record.trace import Sampling
 
@@ -53,7 +53,12 @@ def test_every_draft_is_picked_from_what_a_fresh_reading_gives(windows: Windows,
     target, draft, _ = toy_pair(6, seed=3, sighted=True)
     sampling = Sampling(1.0, seed=8)
     model = Watched(
-        draft.new_sequence(), name="draft", vocab_size=6, sampling=sampling, stop_ids=frozenset(), sight=Sight(WIDTH)
+        draft.new_sequence(),
+        name="draft",
+        vocab_size=6,
+        sampling=sampling,
+        stop_ids=frozenset(),
+        sight=HostSight(WIDTH),
     )
     model.seen = []
     drafter: Drafter = EitherDrafter(model, LookupDrafter(6, frozenset())) if lookup else model
@@ -80,7 +85,7 @@ def test_what_is_read_is_in_the_cache() -> None:
 
 
 def test_sight_gives_no_state_twice() -> None:
-    sight = Sight(2)
+    sight = HostSight(2)
     sight.follow(np.array([[1, 2], [3, 4]], np.float32))
     assert sight.theirs(2).tolist() == [[0, 0, 0, 0], [1, 2, 0, 0]]
     assert sight.own(np.array([[9, 9], [5, 6]], np.float32)).tolist() == [[0, 0, 5, 6]]

@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 
-from app.backends.torch import devices
+from app.backends.torch import devices, precision
 from app.backends.torch.model import TorchModel
 from app.bench import gpu_models, gpu_peers
 from app.bench.gpu_arms import arm, same_text
@@ -80,7 +80,7 @@ class Report:
 
 def measure(plan: Plan, report: Report) -> dict[str, Any]:
     """All parts; returns them."""
-    device, dtype = plan.device, devices.DTYPES[plan.dtype]
+    device, dtype = plan.device, precision.NAMES[plan.dtype]
     report.parts["machine"] = {
         "device": devices.device_name(device),
         "torch": torch.__version__,
@@ -124,6 +124,8 @@ def measure(plan: Plan, report: Report) -> dict[str, Any]:
     prompts = [gpu_models.chain(plan.small.vocab_size, 16, 13 * i + 1) for i in range(-(-plan.said // each))]
     report.part("identity_small", lambda: found_identity(small), needs=5)
     report.part("same_text_small", lambda: same_text(small, small_draft, prompts, each), needs=plan.said / 200)
+    report.part("int4", lambda: four_bits(plan, plan.target), needs=15)
+    report.part("int4_large", lambda: four_bits(plan, plan.large), needs=60)
     report.part("passes_plain", lambda: plain_passes(target_network, plan), needs=6)
     report.part("passes_long", lambda: passes(target, plan, 7 * plan.context), needs=5)
     report.parts["goals"] = goals(report.parts, alone, speed["copy_bytes_s"], read)
@@ -135,13 +137,20 @@ def measure(plan: Plan, report: Report) -> dict[str, Any]:
 def small_pair(plan: Plan) -> tuple[TorchModel, TorchModel]:
     """The shape of the embedded pair, its output layer so flat that about half of what it says follows the chain, and a
     draft that says the chain."""
-    dtype = devices.DTYPES[plan.dtype]
+    dtype = precision.NAMES[plan.dtype]
     of = gpu_models.flat(gpu_models.network(plan.small, plan.device, dtype, seed=2), peak=HALF_SURE)
     other = gpu_models.network(plan.small_draft, plan.device, dtype, seed=2)
     return (
         gpu_models.model(of, plan.small, "small", plan.dtype),
         gpu_models.model(other, plan.small_draft, "small draft", plan.dtype),
     )
+
+
+def four_bits(plan: Plan, shape: Any) -> dict[str, Any]:
+    """A target whose layers are packed in 4 bits: bytes, and milliseconds of a pass by its program's rows."""
+    of = gpu_models.network(shape, plan.device, precision.NAMES[plan.dtype], packed=True)
+    made = gpu_models.model(of, shape, "target", "int4")
+    return {"bytes": made.memory(), "identity": found_identity(made), "passes": passes(made, plan, plan.context)}
 
 
 def peers(plan: Plan, target: Any, draft: Any) -> dict[str, Any]:
@@ -208,7 +217,8 @@ def main(args: argparse.Namespace) -> int:
     if args.tiny:
         torch.set_num_threads(1)
         tiny = gpu_models.TINY, gpu_models.TINY_DRAFT
-        plan = Plan(torch.device("cpu"), *tiny, *tiny, "f32", 64, 24, 64, 3, not args.no_peers)
+        large = gpu_models.TINY
+        plan = Plan(torch.device("cpu"), *tiny, *tiny, large, "f32", 64, 24, 64, 3, not args.no_peers)
     elif not torch.accelerator.is_available():
         raise RequestError(
             "bench gpu measures a GPU and PyTorch sees none here; run it where there is one, or --tiny to rehearse it."

@@ -13,8 +13,9 @@ from typing import Any
 import torch
 
 from app.backends.checkpoints.config import LlamaConfig
-from app.backends.torch import llama
-from app.backends.torch.model import Network, TorchModel
+from app.backends.torch import int4, llama
+from app.backends.torch.model import TorchModel
+from app.backends.torch.network import Network
 
 STEP = 7919  # a prime that shares no factor with the vocabularies: the chain of tokens visits all of them
 PEAK = 15.0  # logit of the token that follows; the others' spread is a fraction of 1
@@ -39,6 +40,7 @@ def config(
 
 
 LLAMA_3_1_8B = config(32, 4096, 14336, 32, 8, 128256)
+LLAMA_3_1_70B = config(80, 8192, 28672, 64, 8, 128256)
 LLAMA_3_2_1B = config(16, 2048, 8192, 32, 8, 128256)
 SMALL = config(30, 576, 1536, 9, 3, 49152, n_positions=2048)
 SMALL_DRAFT = config(2, 576, 1536, 9, 3, 49152, n_positions=2048)
@@ -60,26 +62,32 @@ def chain(vocab: int, length: int, start: int = 1) -> list[int]:
     return [(start + STEP * i) % vocab for i in range(length)]
 
 
-def network(shape: LlamaConfig, device: Any, dtype: Any, *, wrong: float = 0.0, seed: int = 0) -> Network:
+def network(
+    shape: LlamaConfig, device: Any, dtype: Any, *, wrong: float = 0.0, seed: int = 0, packed: bool = False
+) -> Network:
+    """packed: the layers' matrices in 4 bits, each as soon as it is made."""
     generator = torch.Generator(device).manual_seed(seed)
 
     def matrix(rows: int, columns: int, gain: float = 1.0) -> Any:
         values = torch.empty(rows, columns, dtype=dtype, device=device)
         return values.normal_(0, gain / columns**0.5, generator=generator)
 
+    def pack(matrix: Any) -> Any:
+        return int4.packed(matrix) if packed else matrix
+
     heads, kv_heads = shape.num_heads * shape.head_size, shape.num_kv_heads * shape.head_size
     ones = torch.ones(shape.hidden_size, dtype=dtype, device=device)
     layers = [
         llama.Layer(
             norm=ones,
-            qkv=matrix(heads + 2 * kv_heads, shape.hidden_size),
+            qkv=pack(matrix(heads + 2 * kv_heads, shape.hidden_size)),
             qkv_bias=None,
-            out=matrix(shape.hidden_size, heads, NOISE),
+            out=pack(matrix(shape.hidden_size, heads, NOISE)),
             out_bias=None,
             mlp_norm=ones,
-            gate_up=matrix(2 * shape.intermediate_size, shape.hidden_size),
+            gate_up=pack(matrix(2 * shape.intermediate_size, shape.hidden_size)),
             gate_up_bias=None,
-            down=matrix(shape.hidden_size, shape.intermediate_size, NOISE),
+            down=pack(matrix(shape.hidden_size, shape.intermediate_size, NOISE)),
             down_bias=None,
         )
         for _ in range(shape.num_layers)

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from app.backends.torch import devices, identity
+from app.backends.torch import devices, identity, precision
 from app.backends.torch.model import TorchModel, TorchSequence
 from app.bench import gpu_models
 from app.bench.gpu_plan import SAMPLINGS, Plan
@@ -42,7 +42,7 @@ def bandwidth(device: Any) -> dict[str, float]:
 def matmuls(plan: Plan, copy: float) -> list[dict[str, Any]]:
     """Each matrix of the target by rows: milliseconds, and its share of the copy bandwidth. Several matrices in turn,
     so that none is found in a cache."""
-    shape, dtype = plan.target, devices.DTYPES[plan.dtype]
+    shape, dtype = plan.target, precision.NAMES[plan.dtype]
     heads = (shape.num_heads + 2 * shape.num_kv_heads) * shape.head_size
     sizes = {
         "qkv": (heads, shape.hidden_size),
@@ -93,7 +93,7 @@ def passes(model: TorchModel, plan: Plan, context: int) -> dict[str, float]:
 
         def once(ids: list[int] = ids) -> None:
             sequence.rollback(context)
-            sequence._score(ids, len(ids))
+            sequence._score(ids, len(ids), None)
 
         milliseconds[str(width)] = 1e3 * timed(once, plan.device, plan.repeats)
     sequence.close()
@@ -123,7 +123,7 @@ def profile(model: TorchModel, plan: Plan) -> list[dict[str, Any]]:
     if plan.device.type == "cuda":
         activities.append(torch.profiler.ProfilerActivity.CUDA)
     with torch.profiler.profile(activities=activities) as record:
-        sequence._score([3], 1)
+        sequence._score([3], 1, None)
         devices.synchronize(plan.device)
     sequence.close()
     key = "self_device_time_total" if plan.device.type == "cuda" else "self_cpu_time_total"

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from app.backends.checkpoints.config import LlamaConfig
-from app.backends.torch.model import Network
+from app.backends.torch.network import Network
 
 
 def transformers_model(of: Network, shape: LlamaConfig) -> Any:

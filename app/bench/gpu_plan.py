@@ -26,6 +26,8 @@ class Plan:
     draft: Any
     small: Any = gpu_models.SMALL
     small_draft: Any = gpu_models.SMALL_DRAFT
+    large: Any = gpu_models.LLAMA_3_1_70B
+    """In 4 bits."""
     dtype: str = "bf16"
     context: int = CONTEXT
     tokens: int = 96

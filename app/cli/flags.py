@@ -41,7 +41,7 @@ def pair_flags(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--draft", type=Path, metavar="PATH", help="its draft model")
     parser.add_argument(
-        "--dtype", help="precision: int8 (openvino's default), bf16 (neuron's, and a GPU's), f16 or f32"
+        "--dtype", help="precision: int8 (openvino's default), bf16 (neuron's, and a GPU's), f16, f32 or int4 (torch)"
     )
     parser.add_argument(
         "--device", help="torch: cuda, cuda:1, mps or cpu (default: the fastest, several GPUs if needed)"

@@ -13,7 +13,7 @@ from app.engine.decode import Limits, decode
 from app.engine.drafting import Drafter, EitherDrafter, LookupDrafter, ModelDrafter
 from app.engine.pair import Pair
 from app.engine.requests import auto_windows, n_positions
-from app.engine.sight import Sight
+from app.engine.sight import sight_of
 from app.engine.windows import ALONE, CYCLES, PROBED, Acceptance, Adaptive, Costs, Cycle, Fixed, Windows
 from app.record.limits import AUTO
 from app.record.trace import Arm, Request, Round
@@ -107,7 +107,7 @@ class Arms:
             assert target.state_width is not None, (
                 "a target that gives no states was loaded for a draft that reads them"
             )
-            sight = Sight(target.state_width)
+            sight = sight_of(draft, target.state_width)
         # before a first draft it reads, after a window kept to its end, two tokens; with the target's states the window
         rows = (1, 2) if sight is None else (1, *rows)
         model = ModelDrafter(

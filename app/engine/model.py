@@ -1,14 +1,16 @@
 """What the engine asks of a model: weights (`Model`), one KV cache over them (`KVCache`), text (`Tokenizer`)."""
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 Logits = NDArray[np.float32]
-States = NDArray[np.float32]
-"""Final hidden states behind a model's last norm, [positions, width]: what its output layer makes logits of."""
+States = Any
+"""Final hidden states behind a model's last norm, [positions, width]: what its output layer makes logits of. float32
+arrays, or what a backend keeps on its device for a sight of its own (`app.engine.sight.sight_of`); a slice of them is
+some of their positions."""
 
 
 class KVCache(Protocol):
@@ -43,8 +45,8 @@ class StatesCache(KVCache, Protocol):
     """The cache of a model that gives states (`Model.state_width`)."""
 
     def forward(self, token_ids: Sequence[int], num_logits: int, before: States | None = None) -> Logits:
-        """See `KVCache.forward`. before: float32 [len(token_ids), 2 * width] of `app.engine.sight.Sight`, for a model
-        that reads states; zeros where it is None."""
+        """See `KVCache.forward`. before: [len(token_ids), 2 * width] of an `app.engine.sight.Sight`, for a model that
+        reads states; zeros where it is None."""
         ...
 
     @property

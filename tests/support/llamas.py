@@ -113,11 +113,51 @@ def save_tokenizer(directory: Path, *, size: int = 128, changed: int | None = No
     return directory
 
 
+def conditioned(directory: Path, kept: NDArray[np.int64], seed: int = 1, layers: int = 1) -> Path:
+    """A draft for TINY that reads its target's states, uses its embeddings and scores the kept ids."""
+    config = {
+        **TINY,
+        "num_hidden_layers": layers,
+        "playground": {"kept_ids": len(kept), "embeddings": "target", "conditioned": True},
+    }
+    save_directory(directory, config, {})
+    tensors = conditioned_weights(seed, layers)
+    del tensors["model.embed_tokens.weight"]
+    tensors["lm_head.weight"] = np.ascontiguousarray(tensors["lm_head.weight"][kept])
+    save_file({**tensors, "kept_ids": kept}, directory / "model.safetensors")
+    return directory
+
+
+def conditioned_weights(seed: int = 1, layers: int = 1) -> dict[str, NDArray[np.float32]]:
+    """Its tensors, those it shares and the rows it leaves out as well."""
+    tensors = weights({**TINY, "num_hidden_layers": layers}, seed)
+    tensors["model.embed_tokens.weight"] = weights(TINY)["model.embed_tokens.weight"]
+    width = TINY["hidden_size"]
+    rng = np.random.default_rng(seed)
+    tensors["fusion.weight"] = (rng.standard_normal((width, 2 * width)) / 4).astype(np.float32)
+    return tensors
+
+
 def reference_logits(
-    config: dict[str, Any], tensors: dict[str, NDArray[np.float32]], ids: list[int]
+    config: dict[str, Any],
+    tensors: dict[str, NDArray[np.float32]],
+    ids: list[int],
+    before: NDArray[Any] | None = None,
 ) -> NDArray[np.float64]:
     """Logits [len(ids), vocab] in float64, written from the Llama paper's formulas with nothing shared with the
-    engine."""
+    engine. before [len(ids), 2 hidden]: what a draft that reads states reads beside the ids."""
+    head = "model.embed_tokens" if config["tie_word_embeddings"] else "lm_head"
+    states = reference_states(config, tensors, ids, before)
+    return np.asarray(states @ tensors[f"{head}.weight"].T.astype(np.float64) + tensors.get(f"{head}.bias", 0.0))
+
+
+def reference_states(
+    config: dict[str, Any],
+    tensors: dict[str, NDArray[np.float32]],
+    ids: list[int],
+    before: NDArray[Any] | None = None,
+) -> NDArray[np.float64]:
+    """The states [len(ids), hidden] behind the last norm, that the logits are made of."""
     heads, kv_heads = config["num_attention_heads"], config["num_key_value_heads"]
     hidden = config["hidden_size"]
     size = config.get("head_dim") or hidden // heads
@@ -152,6 +192,8 @@ def reference_logits(
         return np.concatenate([low * cos - high * sin, high * cos + low * sin], -1)
 
     x = tensors["model.embed_tokens.weight"][ids].astype(np.float64)
+    if before is not None:
+        x = x + project(before, "fusion")
     for layer in range(config["num_hidden_layers"]):
         at = f"model.layers.{layer}."
         y = norm(x, f"{at}input_layernorm.weight")
@@ -168,5 +210,4 @@ def reference_logits(
         y = norm(x, f"{at}post_attention_layernorm.weight")
         gate = project(y, f"{at}mlp.gate_proj")
         x = x + project(gate / (1 + np.exp(-gate)) * project(y, f"{at}mlp.up_proj"), f"{at}mlp.down_proj")
-    head = "model.embed_tokens" if config["tie_word_embeddings"] else "lm_head"
-    return project(norm(x, "model.norm.weight"), head)
+    return norm(x, "model.norm.weight")

@@ -14,7 +14,7 @@ from app.engine.acceptance import ACCEPTORS, Acceptor
 from app.engine.decode import Limits, decode
 from app.engine.drafting import Drafter, EitherDrafter, LookupDrafter, ModelDrafter
 from app.engine.sampling import warp
-from app.engine.sight import Sight
+from app.engine.sight import HostSight
 from app.engine.windows import Fixed, Windows
 from app.record.trace import Round, Sampling
 
@@ -120,7 +120,7 @@ def rounds(
         sampling=sampling,
         stop_ids=stop_ids,
         kept_ids=pair.draft.kept_ids,
-        sight=Sight(pair.target.state_width or 0) if pair.draft.reads_states else None,
+        sight=HostSight(pair.target.state_width or 0) if pair.draft.reads_states else None,
     )
     lookup = LookupDrafter(pair.target.vocab_size, stop_ids)
     drafters: dict[str, Drafter] = {"draft": model, "lookup": lookup, "draft+lookup": EitherDrafter(model, lookup)}

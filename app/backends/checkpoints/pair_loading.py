@@ -81,7 +81,7 @@ def pair_files(
         raise PairError(
             f"{draft_files.name} reads its target's hidden states, which this backend does not give; "
             "choose a draft that "
-            "reads tokens alone, such as assets/plain-draft for the embedded target, or --backend openvino."
+            "reads tokens alone, such as assets/plain-draft for the embedded target, or --backend openvino or torch."
         )
     return PairFiles(files, draft_files, never)
 

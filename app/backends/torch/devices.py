@@ -1,4 +1,4 @@
-"""Which device and precision, what is free there, and faults of torch as sentences."""
+"""Which device, what is free there, and faults of torch as sentences."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import torch
 from app.backends.torch.ranks import RankGone
 from app.errors import ModelError, PairError
 
-DTYPES = {"bf16": torch.bfloat16, "f16": torch.float16, "f32": torch.float32}
 FAULTS = (RuntimeError, ValueError)  # what torch raises; its OutOfMemoryError and NotImplementedError are RuntimeErrors
 TRIED = ("cpu", "cuda")
 """Kinds of devices this backend has been run on."""
@@ -37,15 +36,6 @@ def choose_device(name: str | None) -> Any:
     if device.type == "meta":
         raise PairError(f"The device {name!r} runs no models; choose {known}.")
     return device
-
-
-def choose_dtype(name: str | None, device: Any) -> str:
-    """The precision asked for, or bf16 on an accelerator and f32 on the processor. Raises PairError."""
-    if name is None:
-        return "f32" if device.type == "cpu" else "bf16"
-    if name not in DTYPES:
-        raise PairError(f"The torch backend has no precision {name!r}; choose one of {', '.join(DTYPES)}.")
-    return name
 
 
 def use_threads(count: int | None) -> None:

@@ -65,11 +65,14 @@ class Stage:
     embeddings: Tensor | None = None
     norm: Tensor | None = None
     head: Tensor | None = None
+    fusion: Tensor | None = None
+    """Of a draft that reads states, with the embeddings: [hidden, 2 hidden]."""
 
     def tensors(self) -> list[Tensor]:
         """Every weight, a shared one once."""
         own = [getattr(layer, name) for layer in self.layers for name in Layer.__slots__]
-        held = {id(each): each for each in (*own, self.embeddings, self.norm, self.head) if each is not None}
+        ends = (self.embeddings, self.norm, self.head, self.fusion)
+        held = {id(each): each for each in (*own, *ends) if each is not None}
         return list(held.values())
 
 
@@ -120,15 +123,19 @@ def run_stage(
     end: int,
     operations: Operations,
     reduce: Callable[[Tensor], Tensor],
+    before: Tensor | None = None,
 ) -> Tensor:
     """One pass through a stage. x: ids int64 [W] for the first stage, [W, hidden] for others. Returns [W, hidden], the
     final normed states of the last stage.
 
     position [1], int64: where the window begins. end: cache positions that may be read; position + W at least.
-    reduce: sums a partial product over the ranks of tensor parallelism.
+    reduce: sums a partial product over the ranks of tensor parallelism. before [W, 2 hidden]: what the first stage of a
+    draft that reads states reads beside the ids.
     """
     if stage.embeddings is not None:
         x = functional.embedding(x, stage.embeddings)
+    if before is not None:
+        x = x + functional.linear(before, stage.fusion)
     place = operations.angles(position, x.shape[0], stage.frequencies, end, shape)
     delta = None
     for layer, keys_values in zip(stage.layers, cache.layers, strict=True):
@@ -162,10 +169,16 @@ class Part:
 
 
 def read(
-    config: LlamaConfig, weights: Checkpoint, devices: Sequence[Any], dtype: Any, part: Part | None = None
+    config: LlamaConfig,
+    weights: Checkpoint,
+    devices: Sequence[Any],
+    dtype: Any,
+    part: Part | None = None,
+    pack: Callable[[Tensor], Tensor] = lambda matrix: matrix,
 ) -> list[Stage]:
     """The checkpoint's values on their devices, tensor by tensor. devices: of each layer, [num_layers]; the embeddings
-    go with the first, the output layer with the last. Raises PairError."""
+    go with the first, the output layer with the last. pack: what is done with a layer's matrix there. Raises
+    PairError."""
     part = part or Part()
     factors = weights.tensor("rope_factors.weight") if "rope_factors.weight" in weights else None
     frequencies = torch.from_numpy(config.rope_frequencies(factors).astype(np.float32))
@@ -179,7 +192,7 @@ def read(
         at = f"model.layers.{number}."
 
         def rows(*names: str) -> Tensor:
-            return tensor(device, *(part.rows(weights.tensor(f"{at}{name}.weight")) for name in names))
+            return pack(tensor(device, *(part.rows(weights.tensor(f"{at}{name}.weight")) for name in names)))
 
         def biases(*names: str) -> Tensor | None:
             full = [f"{at}{name}.bias" for name in names]
@@ -196,7 +209,7 @@ def read(
             bias = None
             if f"{at}{name}.bias" in weights and part.rank == 0:  # the ranks' products are summed
                 bias = tensor(device, weights.tensor(f"{at}{name}.bias"))
-            return tensor(device, part.columns(weights.tensor(f"{at}{name}.weight"))), bias
+            return pack(tensor(device, part.columns(weights.tensor(f"{at}{name}.weight")))), bias
 
         attention = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")
         inner = ("mlp.gate_proj", "mlp.up_proj")
@@ -223,9 +236,9 @@ def read(
     else:
         whole = weights.tensor("model.embed_tokens.weight" if tied else "lm_head.weight")
         head = tensor(devices[-1], part.rows(whole) if parts_head(config, part) else whole)
-    return staged(
-        layers, devices, frequencies, embeddings, tensor(devices[-1], weights.tensor("model.norm.weight")), head
-    )
+    norm = tensor(devices[-1], weights.tensor("model.norm.weight"))
+    fusion = tensor(devices[0], weights.tensor("fusion.weight")) if config.conditioned else None
+    return staged(layers, devices, frequencies, embeddings, norm, head, fusion)
 
 
 def parts_head(config: LlamaConfig, part: Part) -> bool:
@@ -234,7 +247,13 @@ def parts_head(config: LlamaConfig, part: Part) -> bool:
 
 
 def staged(
-    layers: Sequence[Layer], devices: Sequence[Any], frequencies: Tensor, embeddings: Tensor, norm: Tensor, head: Tensor
+    layers: Sequence[Layer],
+    devices: Sequence[Any],
+    frequencies: Tensor,
+    embeddings: Tensor,
+    norm: Tensor,
+    head: Tensor,
+    fusion: Tensor | None = None,
 ) -> list[Stage]:
     """Runs of layers on one device each, in order."""
     stages = []
@@ -250,6 +269,7 @@ def staged(
                     embeddings if first else None,
                     norm if last else None,
                     head if last else None,
+                    fusion if first else None,
                 )
             )
             begin = end

@@ -20,7 +20,7 @@ NEURON_ONLY = ("windows", "artifacts", "neuron_library")
 
 def prepare(options: PairOptions, freed: int) -> Callable[[], Pair]:
     try:
-        from app.backends.torch import devices, placement, ranks
+        from app.backends.torch import devices, placement, precision, ranks
     except ImportError as error:
         raise PairError(
             f"The torch backend's packages are not installed ({error}); start with ./launch.sh, which "
@@ -28,22 +28,34 @@ def prepare(options: PairOptions, freed: int) -> Callable[[], Pair]:
             "pip install -r app/backends/requirements-torch.txt."
         ) from None
     device = devices.choose_device(options.device)
-    dtype = devices.choose_dtype(options.dtype, device)
+    chosen = precision.choose(options.dtype, device)
     devices.use_threads(options.threads)
     parts = options.tp_degree or 1
 
-    files = pair_files(options.target, options.draft, gives_states=False)
+    files = pair_files(options.target, options.draft, gives_states=True)
     if parts > 1:
         both = [one for one in (files.target, files.draft) if one is not None]
         ranks.check(parts, [(each.name, each.config.num_kv_heads, each.config.intermediate_size) for each in both])
         device = ranks.own_device(device)
-    size = devices.DTYPES[dtype].itemsize / (parts if device.type == "cuda" else 1)  # the processor holds all parts
+
+    def precision_of(model: ModelFiles) -> precision.Precision:
+        return chosen.unpacked if model.is_packed() else chosen
+
+    share = parts if device.type == "cuda" else 1  # the processor holds all parts
     free, where = devices.free_memory(device), "memory"
     if free is None:
         free = memory.free_memory()
     elif device.index is None:  # what the GPUs do not hold, the processor's memory does
         free, where = free + (memory.free_memory() or 0), "memory on all devices"
-    check_memory(options, files, size, size, free, freed, where)
+    check_memory(
+        options,
+        files,
+        lambda model: int(precision_of(model).weight_bytes(model.config) / share),
+        chosen.values.itemsize / share,
+        free,
+        freed,
+        where,
+    )
 
     def load() -> Pair:
         joined = ranks.join(parts, device, written(options)) if parts > 1 else None
@@ -54,11 +66,12 @@ def prepare(options: PairOptions, freed: int) -> Callable[[], Pair]:
                 own.weights(embeddings),
                 name=own.name,
                 device=device,
-                dtype=dtype,
+                precision=precision_of(own),
                 n_positions=options.n_positions,
                 kept_ids=own.kept_ids(),
                 exact=own is files.target,  # a draft's rows may be what they like: its q is what was drawn from
                 ranks=joined,
+                states=files.draft is not None and files.draft.config.conditioned,
             )
 
         pair = loaded("torch", files, model)

@@ -9,22 +9,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from collections.abc import Sequence as Ids
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.nn import functional
 
-from app.backends.torch import devices, llama, warp
+from app.backends.torch import devices, int4, llama, passes, warp
 from app.backends.torch import ranks as ranks_
-from app.backends.torch.llama import Cache, Operations, Shape, Stage
+from app.backends.torch.llama import Cache, Operations
+from app.backends.torch.network import Network, fused_operations, head
 from app.backends.torch.operations import Plain
-from app.backends.torch.programs import Program, pool_of
-from app.backends.torch.ranks import Ranks
-from app.backends.torch.rows import DeviceRows, Drawn, to_host
-from app.engine.model import Logits
+from app.backends.torch.programs import pool_of
+from app.backends.torch.rows import DeviceRows, to_host
+from app.backends.torch.sight import DeviceSight
+from app.engine.model import Logits, States
 from app.errors import ModelError, PairError
 from app.record.trace import Sampling
 
@@ -37,34 +37,11 @@ LEAST_END = 4096
 """Cache positions a recorded program can read; doubled where a text grows longer, by another recording."""
 
 
-@dataclass(frozen=True, slots=True)
-class Network:
-    """A Llama's weights where they are to be used. vocab_size: rows of the whole output layer."""
-
-    stages: tuple[Stage, ...]
-    shape: Shape
-    vocab_size: int
-    dtype: Any
-    ranks: Ranks | None = None
-    """The processes that each have a part, where there are several."""
-    parted_head: bool = False
-    """Whether the output layer's rows are shared among them."""
-
-    never: Tensor | None = None
-    """Rows of the output layer that are not to be said, int64 [n]."""
-
-    def reduce(self, partial: Tensor) -> Tensor:
-        """The sum of a partial product over the ranks."""
-        return partial if self.ranks is None else self.ranks.reduce(partial)
-
-
 class TorchModel:
     """Weights on one device, or spread by layers over several; see `app.engine.model.Model`."""
 
     windows: tuple[int, ...] | None = None
     max_sequences: int | None = None
-    state_width: int | None = None
-    reads_states = False
 
     def __init__(
         self,
@@ -78,12 +55,16 @@ class TorchModel:
         kept_ids: NDArray[np.int64] | None = None,
         graphs: bool = True,
         fused: bool = True,
+        states: bool = False,
     ) -> None:
         """kept_ids: the ids a trimmed output layer covers, [kept_ids]. graphs, fused: record programs and use the fused
-        kernels, where there is CUDA."""
+        kernels, where there is CUDA. states: whether its caches give states."""
         self.network, self.name, self.dtype = network, name, dtype
         self.n_positions, self.vocab_size, self.num_parameters = n_positions, vocab_size, num_parameters
         self.kept_ids = kept_ids
+        self.places = None if kept_ids is None else torch.from_numpy(kept_ids).to(network.stages[-1].device)
+        self.reads_states = network.stages[0].fusion is not None
+        self.state_width: int | None = network.width if states else None
         self.bit_identical = False
         self.row_difference: float | None = None  # between logits of one row in several windows; None: not looked for
         self.first, self.last = network.stages[0].device, network.stages[-1].device
@@ -104,7 +85,7 @@ class TorchModel:
 
     def memory(self) -> int:
         of = 1 if self.network.ranks is None else self.network.ranks.part.of
-        return of * sum(int(each.nbytes) for stage in self.network.stages for each in stage.tensors())
+        return of * sum(int4.num_bytes(each) for stage in self.network.stages for each in stage.tensors())
 
     def new_sequence(self, windows: Ids[int] = ()) -> TorchSequence:
         if self._free:
@@ -119,6 +100,10 @@ class TorchModel:
         except devices.FAULTS as error:
             raise devices.fault(f"{self.name} cannot run on {self.device}", error, PairError) from error
         return sequence
+
+    def new_sight(self, width: int) -> DeviceSight:
+        """See `app.engine.sight.sight_of`."""
+        return DeviceSight(width, self.first, self.network.dtype)
 
     def restrict(self, vocab_size: int, never: Iterable[int]) -> None:
         """Before its first sequence: give ids of `never`, and those from vocab_size on, the logit -inf."""
@@ -157,12 +142,19 @@ class TorchSequence:
         except devices.FAULTS as error:
             raise devices.fault(f"A KV cache of {model.name} cannot be made", error, ModelError) from error
         self.length = 0
-        self._passes: dict[tuple[int, int], _Pass] = {}
-        self._steps: dict[warp.Kind, _Step] = {}
+        self._passes: dict[tuple[int, int], passes.Pass] = {}
+        self._steps: dict[warp.Kind, passes.Step] = {}
         self._values: tuple[Sampling, Tensor] | None = None
+        self._states: list[Tensor] = []
 
-    def forward(self, token_ids: Ids[int], num_logits: int) -> Logits:
-        logits: Logits = to_host(self._score(token_ids, num_logits))
+    @property
+    def states(self) -> States:
+        """On the last device; see `app.engine.model.StatesCache`."""
+        assert self._model.state_width is not None, "the model was not loaded to give states"
+        return self._states[0] if len(self._states) == 1 else torch.cat(self._states)
+
+    def forward(self, token_ids: Ids[int], num_logits: int, before: States | None = None) -> Logits:
+        logits: Logits = to_host(self._score(token_ids, num_logits, before))
         return logits
 
     def score(
@@ -172,6 +164,7 @@ class TorchSequence:
         sampling: Sampling,
         unusable: Callable[[int], Exception],
         coin: float | None = None,
+        before: States | None = None,
     ) -> DeviceRows:
         """As `forward`, with the warp, and the draw from the last row by the coin, on the device."""
         values = self._scalars(sampling)
@@ -180,16 +173,18 @@ class TorchSequence:
             # an id beyond the vocabulary has no chance, whatever stands for it here
             ids = [min(token, self._model.network.vocab_size - 1) for token in token_ids[1 - num_logits :]]
             following = torch.tensor(ids, device=self._model.last)
-        logits = self._score(token_ids, num_logits)
+        logits = self._score(token_ids, num_logits, before)
         try:
             with torch.inference_mode():
                 if coin is None or num_logits > 1:
                     return DeviceRows(logits, sampling, unusable, values, following=following)
                 kind = warp.Kind.of(sampling)
                 if kind not in self._steps:
-                    self._steps[kind] = _Step(self._model, kind, logits.shape[1])
+                    self._steps[kind] = passes.Step(self._model.last, self._model.pool, kind, logits.shape[1])
                 drawn = self._steps[kind].run(logits[-1], sampling, coin)
-                return DeviceRows(logits[-1:].clone(), sampling, unusable, values, drawn=drawn)
+                return DeviceRows(
+                    logits[-1:].clone(), sampling, unusable, values, drawn=drawn, places=self._model.places
+                )
         except devices.FAULTS as error:
             raise devices.fault(f"A draw of {self._model.name} failed", error, ModelError) from error
 
@@ -215,51 +210,49 @@ class TorchSequence:
         self.length = 0
         self._model._free.append(self)
 
-    def _score(self, token_ids: Ids[int], num_logits: int) -> Tensor:
+    def _score(self, token_ids: Ids[int], num_logits: int, before: States | None) -> Tensor:
         """Logits [num_logits, V] on the last device, good until the next pass."""
         count, model = len(token_ids), self._model
         assert 1 <= num_logits <= count, (num_logits, count)
         assert self.length + count <= model.n_positions, (self.length, count, model.n_positions)
+        assert before is None or model.reads_states, "the model reads no states"
+        self._states = []
         try:
+            if before is not None:
+                before = torch.as_tensor(before, dtype=model.network.dtype, device=model.first)
             while count - num_logits >= PREFILL:
-                self._told(token_ids[:PREFILL], 0)
+                self._told(token_ids[:PREFILL], 0, before)
                 token_ids, count = token_ids[PREFILL:], count - PREFILL
-            return self._told(token_ids, num_logits)
+                before = None if before is None else before[PREFILL:]
+            return self._told(token_ids, num_logits, before)
         except devices.FAULTS as error:
             raise devices.fault(f"A pass of {model.name} failed", error, ModelError) from error
 
-    def _told(self, token_ids: Ids[int], num_logits: int) -> Tensor:
+    def _told(self, token_ids: Ids[int], num_logits: int, before: Tensor | None) -> Tensor:
         """A pass that all ranks of tensor parallelism do."""
+        before = None if before is None else before[: len(token_ids)]
         if (ranks := self._model.network.ranks) is not None:
-            ranks.announce(ranks_.PASS, self._model.number, self.number, self.length, num_logits, token_ids)
-        return self.score_here(token_ids, num_logits)
+            ranks.announce(ranks_.PASS, self._model.number, self.number, self.length, num_logits, token_ids, before)
+        return self.score_here(token_ids, num_logits, before)
 
-    def score_here(self, token_ids: Ids[int], num_logits: int) -> Tensor:
-        """This rank's part of a pass; num_logits 0: into the cache only."""
-        count = len(token_ids)
+    def score_here(self, token_ids: Ids[int], num_logits: int, before: Tensor | None) -> Tensor:
+        """This rank's part of a pass; num_logits 0: into the cache only. before: [ids, 2 hidden] on the first
+        device."""
+        model, count = self._model, len(token_ids)
         with torch.inference_mode():
-            width = self._model.width(count) if self.length else None
+            width = model.width(count) if self.length else None
             if width is None:
-                return self._read(token_ids, num_logits)
-            logits = self._pass(width, self.length + width).run(token_ids, self.length)
+                states = passes.read(model.network, self._caches, Plain(exact=True), token_ids, self.length, before)
+                logits = head(model.network, states[count - num_logits :]) if num_logits else None
+            else:
+                scored = self._pass(width, self.length + width).run(token_ids, self.length, before)
+                states, logits = scored.states[:count], scored.logits[count - num_logits : count]
             self.length += count
-            return logits[count - num_logits : count]
+            if model.state_width is not None:
+                self._states.append(states)
+            return logits
 
-    def _read(self, token_ids: Ids[int], num_logits: int) -> Tensor:
-        """A pass of as many rows as there are ids, not recorded."""
-        network, count = self._model.network, len(token_ids)
-        x = torch.tensor(token_ids, device=self._model.first)
-        operations = Plain(exact=True)
-        for stage, cache in zip(network.stages, self._caches, strict=True):
-            position = torch.tensor([self.length], device=stage.device)
-            end = self.length + count
-            x = llama.run_stage(
-                stage, network.shape, cache, x.to(stage.device), position, end, operations, network.reduce
-            )
-        self.length += count
-        return None if num_logits == 0 else head(network, x[count - num_logits :])
-
-    def _pass(self, width: int, end: int) -> _Pass:
+    def _pass(self, width: int, end: int) -> passes.Pass:
         model = self._model
         if model.graphs:
             reach = LEAST_END
@@ -269,99 +262,7 @@ class TorchSequence:
         if (width, end) not in self._passes:
             if not model.graphs:
                 self._passes.clear()  # not recorded, a pass holds nothing worth keeping
-            self._passes[width, end] = _Pass(model, self._caches, width, end, self.length)
+            self._passes[width, end] = passes.Pass(
+                model.network, model.operations, model.pool, self._caches, width, end, self.length
+            )
         return self._passes[width, end]
-
-
-def fused_operations(network: Network) -> tuple[Operations, str | None]:
-    """The fused kernels, or torch's own operations and why: no CUDA, no Triton, no compiler for it."""
-    plain, device = Plain(), network.stages[0].device
-    if device.type != "cuda":
-        return plain, f"the device is {device.type}"
-    try:
-        from app.backends.torch.kernels import Fused
-
-        given = torch.linspace(-2, 2, 64, dtype=network.dtype, device=device).view(2, 32)
-        if not torch.allclose(Fused().silu_mul(given).float(), plain.silu_mul(given).float(), atol=1e-2):
-            return plain, "they compute something else here"
-        return Fused(), None
-    except Exception as error:  # Triton compiles by tools of this machine: any of them may be missing
-        return plain, f"{type(error).__name__}: {error}".splitlines()[0]
-
-
-def head(network: Network, hidden: Tensor) -> Tensor:
-    """Logits, float32 [n, V], of final states [n, hidden]."""
-    logits = functional.linear(hidden, network.stages[-1].head)
-    if network.ranks is not None and network.parted_head:
-        logits = network.ranks.gather(logits)
-    logits = logits.float()
-    return logits if network.never is None else logits.index_fill(-1, network.never, -torch.inf)
-
-
-class _Pass:
-    """A program of a fixed width over one KV cache, stage by stage."""
-
-    def __init__(self, model: TorchModel, caches: list[Cache], width: int, end: int, length: int) -> None:
-        """length: of the text in the cache, behind which a recording's own runs write."""
-        network = model.network
-        self._host = torch.zeros(1 + width, dtype=torch.int64, pin_memory=model.first.type == "cuda")
-        self._inputs = [torch.zeros(1 + width, dtype=torch.int64, device=stage.device) for stage in network.stages]
-        """By stage: where the window begins, and its ids."""
-        self._between = [
-            torch.zeros(width, stage.layers[0].norm.shape[0], dtype=network.dtype, device=stage.device)
-            for stage in network.stages[1:]
-        ]
-        self._programs = []
-        for inputs in self._inputs:
-            inputs[0] = length
-        with torch.inference_mode():
-            for number, (stage, cache) in enumerate(zip(network.stages, caches, strict=True)):
-                function = self._function(model, stage, cache, number, end)
-                self._programs.append(Program(function, stage.device, model.pool(stage.device)))
-
-    def _function(self, model: TorchModel, stage: Stage, cache: Cache, number: int, end: int) -> Callable[[], Tensor]:
-        network, inputs = model.network, self._inputs[number]
-
-        def function() -> Tensor:
-            x = inputs[1:] if number == 0 else self._between[number - 1]
-            x = llama.run_stage(stage, network.shape, cache, x, inputs[:1], end, model.operations, network.reduce)
-            return x if stage.norm is None else head(network, x)
-
-        return function
-
-    def run(self, token_ids: Ids[int], position: int) -> Tensor:
-        """Logits of the width's rows, the first of them those of the ids; not waited for."""
-        self._host.zero_()
-        self._host[0] = position
-        self._host[1 : 1 + len(token_ids)] = torch.tensor(token_ids)
-        x = None
-        for number, program in enumerate(self._programs):
-            self._inputs[number].copy_(self._host, non_blocking=True)
-            if number:
-                self._between[number - 1].copy_(x)
-            x = program.run()
-        return x
-
-
-class _Step:
-    """The draw of a drafted token from a row of logits, recorded where programs are."""
-
-    def __init__(self, model: TorchModel, kind: warp.Kind, size: int) -> None:
-        exact, pinned = warp.exact(model.last), model.last.type == "cuda"
-        self._logits = torch.zeros(size, dtype=torch.float32, device=model.last)
-        self._values = torch.ones(3, dtype=exact, device=model.last)
-        self._host = torch.zeros(3, dtype=exact, pin_memory=pinned)
-        self._few = torch.zeros(4, dtype=exact, pin_memory=pinned)
-        self._program = Program(lambda: warp.step(self._logits, kind, self._values), model.last, model.pool(model.last))
-        self._device = model.last
-
-    def run(self, logits: Tensor, sampling: Sampling, coin: float) -> Drawn:
-        """The draw from a row of logits [V] by the coin; its probabilities are a copy."""
-        self._host.copy_(torch.tensor(warp.scalars(sampling, coin), dtype=self._host.dtype))
-        self._logits.copy_(logits)
-        self._values.copy_(self._host, non_blocking=True)
-        probs, few = self._program.run()
-        kept = probs.clone()
-        self._few.copy_(few, non_blocking=True)
-        devices.synchronize(self._device)
-        return Drawn(coin, self._few.tolist(), kept)

@@ -30,7 +30,7 @@ Tensor = Any
 ROOT = Path(__file__).resolve().parents[3]
 """Where the package app lies."""
 END, OPEN, PASS = range(3)
-HEADER = 6  # numbers before the ids: what, which model, which cache, its length, rows to score, how many ids
+HEADER = 7  # numbers before the ids: what, which model, which cache, its length, rows to score, ids, width of states
 LONGEST = 1024  # ids in one announcement, at most: more than a pass of a prompt has
 PATIENCE = timedelta(days=30)  # a page may stand idle
 JOINING = timedelta(minutes=5)
@@ -82,18 +82,31 @@ class Ranks:
         self._begun = True
         atexit.register(self.end)
 
-    def announce(self, what: int, model: int, cache: int, length: int, rows: int, ids: Sequence[int]) -> None:
-        """Rank 0: what all ranks do next; nothing before `begin`. Raises RankGone."""
+    def announce(
+        self,
+        what: int,
+        model: int,
+        cache: int,
+        length: int,
+        rows: int,
+        ids: Sequence[int],
+        before: Tensor | None = None,
+    ) -> None:
+        """Rank 0: what all ranks do next; nothing before `begin`. before [ids, width]: what a draft that reads states
+        reads beside them. Raises RankGone."""
         if not self._begun:
             return
         lost = next((child for child in self.children if child.poll() is not None), None)
         if lost is not None:
             raise RankGone(f"process {lost.pid} ended with {lost.returncode}")
+        width = 0 if before is None else before.shape[1]
         message = torch.zeros(HEADER + LONGEST, dtype=torch.int64)
-        message[:HEADER] = torch.tensor([what, model, cache, length, rows, len(ids)])
+        message[:HEADER] = torch.tensor([what, model, cache, length, rows, len(ids), width])
         message[HEADER : HEADER + len(ids)] = torch.tensor(list(ids), dtype=torch.int64)
         with answered():
             dist.broadcast(message, 0, group=self._control)
+            if before is not None:
+                dist.broadcast(before.contiguous(), 0)
 
     def follow(self) -> None:
         """The other ranks: do what is announced until the end. Raises RankGone where rank 0 is."""
@@ -102,7 +115,7 @@ class Ranks:
         while True:
             with answered():
                 dist.broadcast(message, 0, group=self._control)
-            what, model, cache, length, rows, count = message[:HEADER].tolist()
+            what, model, cache, length, rows, count, width = message[:HEADER].tolist()
             ids = message[HEADER : HEADER + count].tolist()
             if what == END:
                 dist.destroy_process_group()
@@ -113,8 +126,14 @@ class Ranks:
             if what == OPEN:
                 sequence.prepare_for(ids)
             else:
+                before = None
+                if width:
+                    network = self._models[model].network
+                    before = torch.empty(count, width, dtype=network.dtype, device=network.stages[0].device)
+                    with answered():
+                        dist.broadcast(before, 0)
                 sequence.length = length
-                sequence.score_here(ids, rows)
+                sequence.score_here(ids, rows, before)
 
     def end(self) -> None:
         """Rank 0: let the others go, and wait for those started here."""

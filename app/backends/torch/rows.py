@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from app.backends.torch import warp
+from app.engine.scored import DraftProbs, LazyRow
 from app.record.trace import Sampling
 
 Tensor = Any
@@ -19,7 +20,8 @@ Probs = NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True)
 class Drawn:
-    """A draw made already, from the last row by `coin`. few: what `warp.step` gave for it; probs [V]: the row."""
+    """A draw made already, from the last row by `coin`. few: what `warp.step` gave for it; probs [V]: the row (None: it
+    is one-hot)."""
 
     coin: float
     few: list[float]
@@ -54,19 +56,21 @@ class DeviceRows:
         *,
         following: Tensor | None = None,
         drawn: Drawn | None = None,
+        places: Tensor | None = None,
     ) -> None:
         """logits: float32 [n, V]. unusable: what to raise for a row that is not finite. values: `warp.scalars` on the
         device. following: int64 [n - 1], the tokens that stand behind the first rows, whose probabilities come over at
-        once."""
+        once. places: int64 [V], the ids of a draft that scores not all."""
         self.shape: tuple[int, int] = (logits.shape[0], logits.shape[1])
         self.lasting = drawn is not None
-        self._logits, self._unusable, self._drawn = logits, unusable, drawn
+        self._logits, self._unusable, self._drawn, self._places = logits, unusable, drawn, places
         self._known: list[Probs | None] = [None] * len(logits)
         self._chances: list[tuple[int, float]] = []
         kind = warp.Kind.of(sampling)
         self._best: list[int] | None = None
+        self._probs: Tensor = None
         if drawn is not None:
-            self._probs = drawn.probs[None]
+            self._probs = None if drawn.probs is None else drawn.probs[None]
             self._finite = [bool(drawn.few[warp.FINITE])]
             if kind.greedy:
                 self._best = [int(drawn.few[warp.TOKEN])]
@@ -140,6 +144,20 @@ class DeviceRows:
         coin = torch.tensor([u], dtype=warp.exact(self._probs.device), device=self._probs.device)
         return int(warp.draw(self._probs[row], coin))
 
+    def draw_rest(self, row: int, draft: DraftProbs, u: float) -> tuple[int, LazyRow] | None:
+        """See `app.engine.scored.draw_rest`."""
+        if self._best is not None:
+            return self._best[row], LazyRow(lambda: self[row])
+        other = None if isinstance(draft, np.ndarray) else draft.held(row)
+        if not isinstance(other, DeviceRows) or other._probs is None:
+            return None
+        device = self._probs.device
+        coin = torch.tensor([u], dtype=warp.exact(device), device=device)
+        theirs, places = (None if each is None else each.to(device) for each in (other._probs[0], other._places))
+        with torch.inference_mode():
+            token, rest = warp.draw_rest(self._probs[row], theirs, places, coin)
+        return int(token), LazyRow(lambda: _normalised(to_host(rest)))
+
     def confidence(self, row: int) -> float:
         """The probability of the likeliest token in the row's plain softmax."""
         if self._drawn is not None:
@@ -149,3 +167,8 @@ class DeviceRows:
     def _check(self, row: int) -> None:
         if not self._finite[row]:
             raise self._unusable(row)
+
+
+def _normalised(rest: Probs) -> Probs:
+    probs: Probs = rest / rest.sum()
+    return probs

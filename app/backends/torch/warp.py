@@ -84,11 +84,33 @@ def confidence(logits: Tensor) -> Tensor:
     return 1 / (logits - logits.amax(-1, keepdim=True)).exp().sum(-1)
 
 
+def draw_rest(target: Tensor, draft: Tensor, places: Tensor | None, u: Tensor) -> tuple[Tensor, Tensor]:
+    """The id at u of the cumulative distribution of max(p - q, 0), int64 [1], and those weights [V].
+
+    target [V], draft [n]: warped rows; places, int64 [n]: the ids the draft's are of (None: all, from 0). Where
+    rounding alone refused the draft nothing is left, and it is drawn from p.
+    """
+    rest = target.clone()
+    if places is None:
+        n = min(len(rest), len(draft))
+        rest[:n] -= draft[:n]
+    else:
+        rest.index_add_(0, places, draft, alpha=-1)
+    rest.clamp_(min=0)
+    rest = torch.where(rest.any(), rest, target)
+    return draw(rest, u), rest
+
+
 def step(logits: Tensor, kind: Kind, values: Tensor) -> tuple[Tensor, Tensor]:
-    """One drafted token from a row of logits [V]: its warped row [V], and TOKEN, CHANCE, CONFIDENCE, FINITE [4]."""
+    """One drafted token from a row of logits [V]: its warped row [V] (None: one-hot), and TOKEN, CHANCE, CONFIDENCE,
+    FINITE [4]."""
     row = logits[None]
-    probs = warp(row, kind, values)[0]
-    token = probs.argmax(-1, keepdim=True) if kind.greedy else draw(probs, values[2:3])
     finite = logits.amax().isfinite()
-    few = (token[0], probs.gather(0, token)[0], confidence(row)[0], finite)
+    if kind.greedy:
+        probs, token, chance = None, logits.argmax(-1, keepdim=True), torch.ones_like(logits[0])
+    else:
+        probs = warp(row, kind, values)[0]
+        token = draw(probs, values[2:3])
+        chance = probs.gather(0, token)[0]
+    few = (token[0], chance, confidence(row)[0], finite)
     return probs, torch.stack([each.to(exact(logits.device)) for each in few])
