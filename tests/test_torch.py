@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import subprocess
@@ -300,6 +301,29 @@ def test_a_closed_cache_is_used_again(tiny: Path) -> None:
     first.close()
     assert made.new_sequence() is first
     assert made.new_sequence() is not first
+
+
+@pytest.mark.parametrize("widths", [(), (2, 4, 8, 16)])
+def test_runs_hold_no_more_memory_each_time(trimmed: Pair, widths: tuple[int, ...]) -> None:
+    """Caches are used again, and nothing of a round outlives its run."""
+    models = [each for each in (trimmed.target, trimmed.draft) if isinstance(each, model.TorchModel)]
+    for each in models:
+        each.widths = widths
+    session = Session(trimmed)
+
+    def held() -> tuple[list[int], int]:
+        for temperature in (0.0, 1.0):
+            sampling = Sampling(temperature=temperature, seed=1)
+            for _ in session.run(Request(prompt="HELLO", chat_template=False, max_tokens=40, sampling=sampling)):
+                pass
+        gc.collect()
+        return [each._made for each in models], sum(isinstance(each, torch.Tensor) for each in gc.get_objects())
+
+    held()
+    first = held()
+    assert first[0] == [2, 1]
+    for _ in range(3):
+        assert held() == first
 
 
 def test_ids_a_draft_may_not_say_are_never_likely(tiny: Path) -> None:

@@ -61,8 +61,7 @@ class WarpedRows:
         self.shape: tuple[int, int] = (logits.shape[0], logits.shape[1])
         self._logits, self._sampling, self._unusable = logits, sampling, unusable
         self.greedy = sampling.temperature == 0
-        self._made: Probs | None = None
-        self._done = [False] * len(logits)
+        self._rows: list[Probs | None] = [None] * len(logits)
         self._best: list[int | None] = [None] * len(logits)
 
     def best(self, row: int) -> int:
@@ -79,20 +78,13 @@ class WarpedRows:
     def __len__(self) -> int:
         return self.shape[0]
 
-    @property
-    def _probs(self) -> Probs:
-        """The rows' memory, of zeros: some rounds never look at a whole row."""
-        if self._made is None:
-            self._made = np.zeros(self.shape, np.float32)
-        return self._made
-
     def __getitem__(self, row: int) -> Probs:
         """Row number `row`, from 0. Raises `unusable(row)`."""
-        probs: Probs = self._probs[row]
-        if not self._done[row]:
+        probs = self._rows[row]
+        if probs is None:
             best = self.best(row)
+            probs = self._rows[row] = np.zeros(self.shape[1], np.float32)
             _warp_row(self._logits[row], best, self._sampling, probs)
-            self._done[row] = True
         return probs
 
     def __iter__(self) -> Iterator[Probs]:
@@ -100,9 +92,7 @@ class WarpedRows:
 
     def all(self) -> Probs:
         """Every row, float32 [n, V]. Raises `unusable` of one."""
-        for _ in self:
-            pass
-        return self._probs
+        return np.stack(list(self)) if len(self) else np.zeros(self.shape, np.float32)
 
 
 def _warp_row(scores: NDArray[np.float32], best: int, sampling: Sampling, out: Probs) -> None:

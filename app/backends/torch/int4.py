@@ -82,10 +82,8 @@ def layer_bytes(config: LlamaConfig, value_bytes: int) -> int:
 
 
 def _matrix_bytes(rows: int, columns: int, value_bytes: int) -> int:
-    size = group(columns)
-    return (
-        rows * columns * value_bytes if size is None else rows * columns // 2 + 2 * value_bytes * rows * columns // size
-    )
+    size, values = group(columns), rows * columns
+    return values * value_bytes if size is None else values // 2 + values // size * 2 * value_bytes
 
 
 @contextmanager

@@ -233,10 +233,13 @@ class TorchSequence:
         before = None if before is None else before[: len(token_ids)]
         if (ranks := self._model.network.ranks) is not None:
             ranks.announce(ranks_.PASS, self._model.number, self.number, self.length, num_logits, token_ids, before)
-        return self.score_here(token_ids, num_logits, before)
+        logits, states = self.score_here(token_ids, num_logits, before)
+        if self._model.state_width is not None:
+            self._states.append(states)
+        return logits
 
-    def score_here(self, token_ids: Ids[int], num_logits: int, before: Tensor | None) -> Tensor:
-        """This rank's part of a pass; num_logits 0: into the cache only. before: [ids, 2 hidden] on the first
+    def score_here(self, token_ids: Ids[int], num_logits: int, before: Tensor | None) -> tuple[Tensor, Tensor]:
+        """This rank's part of a pass: its logits (num_logits 0: none) and states. before: [ids, 2 hidden] on the first
         device."""
         model, count = self._model, len(token_ids)
         with torch.inference_mode():
@@ -248,9 +251,7 @@ class TorchSequence:
                 scored = self._pass(width, self.length + width).run(token_ids, self.length, before)
                 states, logits = scored.states[:count], scored.logits[count - num_logits : count]
             self.length += count
-            if model.state_width is not None:
-                self._states.append(states)
-            return logits
+            return logits, states
 
     def _pass(self, width: int, end: int) -> passes.Pass:
         model = self._model
