@@ -132,24 +132,31 @@ def test_half_precision_is_held_and_near(tiny: Path, dtype: str) -> None:
     assert np.corrcoef(one.ravel(), two.ravel())[0, 1] > 0.995
 
 
-def test_four_bits_are_near_and_smaller(sighted: Path, tiny: Path) -> None:
-    """The layers' matrices alone: a row of them is near the exact one, and both arms read the same packed target."""
+def test_four_bits_are_near_and_smaller(tiny: Path) -> None:
+    """Of the layers' matrices every value is held to half a step of its group; nothing else is changed, and what is
+    computed is what those values give."""
     exact, packed = model_of(tiny), model_of(tiny, dtype="int4")
     assert (packed.dtype, packed.network.dtype) == ("int4", torch.float32)
-    (layer, *_), ends = packed.network.stages[0].layers, packed.network.stages[0]
-    for name in ("qkv", "out", "gate_up", "down"):
-        one, other = (getattr(made.network.stages[0].layers[0], name) for made in (exact, packed))
-        step = one.unflatten(1, (-1, int4.group(one.shape[1]))).aminmax(dim=-1)
-        steps = ((step.max - step.min) / 15).repeat_interleave(int4.group(one.shape[1]), 1)
-        held = torch.nn.functional.linear(torch.eye(one.shape[1]), other).T
-        assert ((held - one).abs() <= 0.51 * steps).all()
-        assert torch.equal(torch.nn.functional.linear(torch.eye(one.shape[1])[:3], other), held[:, :3].T)
-    assert torch.equal(ends.head, exact.network.stages[0].head)
-    assert type(layer.norm) is torch.Tensor
+    (whole,), (stage,) = exact.network.stages, packed.network.stages
+    rounded = []
+    for layer, packed_layer in zip(whole.layers, stage.layers, strict=True):
+        held = {}
+        for name in ("qkv", "out", "gate_up", "down"):
+            matrix, size = getattr(layer, name), int4.group(getattr(layer, name).shape[1])
+            least, most = matrix.unflatten(1, (-1, size)).aminmax(dim=-1)
+            held[name] = torch.nn.functional.linear(
+                torch.eye(matrix.shape[1]), getattr(packed_layer, name)
+            ).T.contiguous()
+            assert ((held[name] - matrix).abs() <= 0.51 * ((most - least) / 15).repeat_interleave(size, 1)).all()
+        rounded.append(replace(layer, **held))
+    assert torch.equal(stage.head, whole.head)
+    assert torch.equal(stage.embeddings, whole.embeddings)
     config = read_config(tiny)
     assert packed.memory() == precision.choose("int4", CPU).weight_bytes(config) < exact.memory() / 2
     one, two = (made.new_sequence().forward(IDS, 80) for made in (exact, packed))
-    assert np.corrcoef(one.ravel(), two.ravel())[0, 1] > 0.9
+    assert np.corrcoef(one.ravel(), two.ravel())[0, 1] > 0.8  # of random weights, which multiply an error
+    exact.network = replace(exact.network, stages=(replace(whole, layers=tuple(rounded)),))
+    np.testing.assert_allclose(exact.new_sequence().forward(IDS, 80), two, atol=1e-3)
     kept = packed.new_sequence()
     kept.forward(IDS[:70], 1)
     np.testing.assert_allclose(kept.forward(IDS[70:75], 5), two[70:75], atol=1e-4)
@@ -317,7 +324,7 @@ def test_runs_hold_no_more_memory_each_time(trimmed: Pair, widths: tuple[int, ..
             for _ in session.run(Request(prompt="HELLO", chat_template=False, max_tokens=40, sampling=sampling)):
                 pass
         gc.collect()
-        return [each._made for each in models], sum(isinstance(each, torch.Tensor) for each in gc.get_objects())
+        return [each._made for each in models], sum(issubclass(type(each), torch.Tensor) for each in gc.get_objects())
 
     held()
     first = held()
@@ -563,7 +570,7 @@ def test_a_hub_model_is_taken_from_the_cache_and_its_code_never_run(tmp_path: Pa
         tmp_path, "--target", "acme/tiny", "--prompt", "HELLO", "--drafter", "lookup", "--max-tokens", "6"
     )
     assert done.returncode == 0, done.stderr
-    assert "speculative" in done.stdout
+    assert "speculative  6 tokens" in done.stdout
     done = run_offline(tmp_path, "--target", "acme/tiny", "--revision", "v2", "--prompt", "HELLO")
     assert done.returncode == 2
     assert "acme/tiny at revision v2 is not on this machine" in done.stderr
