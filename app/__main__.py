@@ -13,9 +13,8 @@ from typing import NoReturn
 
 from app.bench import cli as bench
 from app.cli import cache, export, pairs, plan, run, serve, setup, sweep, texts
-from app.cli.flags import BAD_INPUT
 from app.distill import cli as distill
-from app.errors import PlaygroundError
+from app.errors import BAD_INPUT, PlaygroundError
 from app.places import COMMAND
 
 INTERRUPTED = 130

@@ -7,6 +7,14 @@ PlaygroundError          caught once at the page and once at the command line (e
 └── ModelError           a loaded model misbehaved: NaN logits, a faulty acceptor; the run ends, the page lives
 """
 
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+
+BAD_INPUT = 2
+"""The exit code where what was asked for cannot work."""
+
 
 class PlaygroundError(Exception):
     """Text fit for the person at the page."""
@@ -26,3 +34,13 @@ class TraceError(PlaygroundError):
 
 class ModelError(PlaygroundError):
     """A model or an acceptor misbehaved during a run."""
+
+
+def exit_code(act: Callable[[], object]) -> int:
+    """0, or BAD_INPUT with the sentence on standard error where it raises PlaygroundError."""
+    try:
+        act()
+    except PlaygroundError as error:
+        print(error, file=sys.stderr)
+        return BAD_INPUT
+    return 0

