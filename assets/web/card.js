@@ -15,7 +15,15 @@
       this.element = h("aside", { class: "pg pg-card", role: "dialog", "aria-label": "Token", hidden: true });
       this.pinned = null;
       this.shown = null;
+      this.pointer = "";
+      this.rest = null; // where the pointer was as the panes moved below it: what lies there now was not pointed at
       document.body.append(this.element);
+    }
+
+    /** Whether the pointer has not moved since the panes did. */
+    rests(event) {
+      this.pointer = `${event.clientX} ${event.clientY}`;
+      return this.pointer === this.rest;
     }
 
     #tokenOf(element) {
@@ -55,6 +63,7 @@
     #dock(on) {
       this.root.classList.toggle("with-card", on);
       if (this.docked === on) return;
+      this.rest = this.pointer;
       this.element.removeAttribute("style");
       (on ? this.root : document.body).append(this.element);
     }
@@ -110,8 +119,9 @@
     const optionOf = (event) => event.target.closest?.(".tok");
     root.addEventListener(
       "pointerover",
-      (event) => event.pointerType !== "touch" && optionOf(event) && card.show(optionOf(event)),
+      (event) => event.pointerType !== "touch" && !card.rests(event) && optionOf(event) && card.show(optionOf(event)),
     );
+    for (const type of ["pointerdown", "pointermove"]) root.addEventListener(type, (event) => card.rests(event));
     root.addEventListener("pointerout", (event) => optionOf(event) && card.hide());
     root.addEventListener(
       "focusin",

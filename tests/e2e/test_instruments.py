@@ -107,6 +107,10 @@ def test_arrows_walk_with_the_card_beside_the_panes(open_page: Open, address: st
     page.keyboard.press("Escape")
     expect(page.locator(".pg-card")).to_be_hidden()
     assert page.locator(".panes .pg-card").count() == 0
+    # the panes have moved below the pointer: only what it moves to is pointed at
+    page.mouse.move(0, 0)
+    tokens.nth(4).hover()
+    expect(page.locator(".pg-card")).to_be_visible()
 
 
 def test_rounds_with_nothing_kept_are_seen_alone(open_page: Open, address: str) -> None:
