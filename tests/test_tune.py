@@ -18,7 +18,7 @@ from app.record.sweep import Step, sweep
 from app.record.theory import PUBLISHED
 from app.record.trace import Request
 from app.record.variants import Variant, variants
-from app.ui import plots, sweep_view, tune
+from app.ui import playground, plots, sweep_view, tune
 from app.ui.desk import Desk, Visitor
 from tests.support.pages import EXAMPLES, toy_session
 from tests.support.simulated import SimulatedSession
@@ -190,8 +190,12 @@ def test_others_wait_in_line() -> None:
 
 @pytest.mark.parametrize("windows", [None, (2, 4)])
 def test_the_tab_builds_offers_the_known_windows_and_opens_no_endpoint(windows: tuple[int, ...] | None) -> None:
-    with gr.Blocks(analytics_enabled=False) as page, gr.Tabs(), gr.Tab("Tune k"):
-        tune.build(toy_session(windows=windows), Desk(), "Hi", EXAMPLES, "plotly.js")
+    session, desk = toy_session(windows=windows), Desk()
+    with gr.Blocks(analytics_enabled=False) as page, gr.Tabs():
+        with gr.Tab("Playground"):
+            knobs = playground.build(session, desk, None)
+        with gr.Tab("Tune k") as tab:
+            tune.build(session, desk, tab, knobs, EXAMPLES, "plotly.js")
     (ks,) = [block for block in page.blocks.values() if getattr(block, "elem_id", "") == "tune-ks"]
     assert isinstance(ks, gr.CheckboxGroup)
     assert [value for _, value in ks.choices] == [*map(str, windows or range(2, 17)), "auto"]
@@ -199,8 +203,8 @@ def test_the_tab_builds_offers_the_known_windows_and_opens_no_endpoint(windows: 
 
 
 def test_without_a_model_only_recorded_runs_are_judged() -> None:
-    with gr.Blocks(analytics_enabled=False) as page, gr.Tabs(), gr.Tab("Tune k"):
-        tune.build(None, Desk(), "Hi", EXAMPLES, "plotly.js")
+    with gr.Blocks(analytics_enabled=False) as page, gr.Tabs(), gr.Tab("Tune k") as tab:
+        tune.build(None, Desk(), tab, {}, EXAMPLES, "plotly.js")
     assert [block.value for block in page.blocks.values() if isinstance(block, gr.Button)] == [
         "Judge the run in the Playground"
     ]

@@ -48,6 +48,7 @@ PAGE_SCRIPTS = (
     "prompt_count.js",
     "conversation.js",
     "knobs.js",
+    "tune.js",
     "tabs.js",
     "present.js",
     "page.js",

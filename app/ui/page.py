@@ -52,8 +52,8 @@ def build_page(
                     apply_default_css=False,
                     elem_id="rounds-view",
                 )
-            with gr.Tab("Tune k", id="tune"):
-                tune.build(session, desk, playground.DEFAULT_PROMPT, examples, assets.plotly_address())
+            with gr.Tab("Tune k", id="tune") as tab:
+                tune.build(session, desk, tab, controls, examples, assets.plotly_address())
             with gr.Tab("Instruments", id="instruments"):
                 instruments.build(desk)
             with gr.Tab("Hardware", id="hardware"):

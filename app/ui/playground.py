@@ -24,7 +24,7 @@ DEFAULT_PROMPT = "Explain what a transformer language model is, in three sentenc
 
 
 def build(session: Session | None, desk: Desk, replay: Trace | None) -> dict[str, Any]:
-    """The tab; returns its knobs by name."""
+    """The tab; returns its prompt and knobs by name."""
     if session is None:
         gr.HTML(
             '<p class="pg no-model">No model is loaded: this page replays recorded runs. '
@@ -100,7 +100,7 @@ def build(session: Session | None, desk: Desk, replay: Trace | None) -> dict[str
         show_progress="hidden",
         api_visibility="private",
     )
-    return dict(zip(knobs.NAMES, controls, strict=True))
+    return {"prompt": prompt, **dict(zip(knobs.NAMES, controls, strict=True))}
 
 
 def _address(session: Session, prompt: gr.Textbox, controls: list[Any]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Callable, Generator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import aclosing, closing
 from dataclasses import dataclass
 from typing import Any
@@ -33,6 +33,8 @@ from app.ui.visitors import visitor_of
 
 SECONDS_BETWEEN_UPDATES = 0.2
 OWN, EACH, ALL = "own", "each", "all"
+REST = ("top_p", "top_k", "seed", "acceptor", "drafter", "system", "chat_template")
+"""What a sweep takes from the knobs of the Playground as they are."""
 _SWEEP = "sweep"
 """The one run of a visitor's that has no id of its own."""
 
@@ -40,17 +42,32 @@ Shown = tuple[Any, Any, Any, Any]
 """Progress, words, figures, projection."""
 
 
-def build(session: Session | None, desk: Desk, prompt: str, examples: Sequence[dict[str, str]], plotly: str) -> None:
+def build(
+    session: Session | None,
+    desk: Desk,
+    tab: gr.Tab,
+    playground: Mapping[str, Any],
+    examples: Sequence[dict[str, str]],
+    plotly: str,
+) -> None:
     """Put the tab's components into the Blocks context it is called in.
 
-    session None: recorded runs only. plotly: the address of Plotly's script.
+    session None: recorded runs only. playground: its prompt and knobs by name, whose settings hold here as well.
+    plotly: the address of Plotly's script.
     """
     if session is not None:
-        _sweep_part(session, desk, prompt, examples, plotly)
+        _sweep_part(session, desk, tab, playground, examples, plotly)
     _what_if_part(Boundary(desk))
 
 
-def _sweep_part(session: Session, desk: Desk, prompt: str, examples: Sequence[dict[str, str]], plotly: str) -> None:
+def _sweep_part(
+    session: Session,
+    desk: Desk,
+    tab: gr.Tab,
+    playground: Mapping[str, Any],
+    examples: Sequence[dict[str, str]],
+    plotly: str,
+) -> None:
     known = range(MIN_K, min(MAX_K, session.max_k) + 1) if session.windows is None else session.windows
     ks_known = [k for k in known if k >= MIN_K]
     which = [("these", OWN)]
@@ -60,7 +77,9 @@ def _sweep_part(session: Session, desk: Desk, prompt: str, examples: Sequence[di
     with gr.Row(elem_id="tune", equal_height=False):
         with gr.Column(scale=0, min_width=292, elem_id="tune-knobs"):
             source = gr.Radio(which, value=OWN, label="Prompts", elem_id="tune-source", visible=len(which) > 1)
-            prompts = gr.Textbox(prompt, label="Prompts, one a line", lines=3, max_lines=8, elem_id="tune-prompts")
+            prompts = gr.Textbox(
+                playground["prompt"].value, label="Prompts, one a line", lines=3, max_lines=8, elem_id="tune-prompts"
+            )
             source.change(
                 lambda chosen: gr.update(visible=chosen == OWN),
                 source,
@@ -87,6 +106,7 @@ def _sweep_part(session: Session, desk: Desk, prompt: str, examples: Sequence[di
                 info="More runs tell smaller differences from chance.",
                 elem_id="tune-repeats",
             )
+            gr.HTML('<p class="pg fine" id="tune-rest"></p>', apply_default_css=False, container=False)
             with gr.Row():
                 start = gr.Button("Sweep", variant="primary", min_width=80, elem_id="tune-start")
                 stop = gr.Button("Stop", variant="secondary", min_width=80, elem_id="tune-stop")
@@ -115,6 +135,13 @@ def _sweep_part(session: Session, desk: Desk, prompt: str, examples: Sequence[di
         drafters: list[str],
         temperatures: str,
         pairs: list[str],
+        top_p: float,
+        top_k: float,
+        seed: float | None,
+        acceptor: str,
+        drafter: str,
+        system: str,
+        chat_template: bool,
         visitor: gr.Request,
     ) -> AsyncGenerator[Shown, None]:
         # A second Sweep of the same visitor stops the first.
@@ -124,9 +151,12 @@ def _sweep_part(session: Session, desk: Desk, prompt: str, examples: Sequence[di
 
         def start(stop: asyncio.Event) -> Generator[Step, None, None]:
             request = Request(
+                system=system or "",
+                chat_template=chat_template,
                 max_tokens=int(max_tokens),
-                sampling=Sampling(temperature=float(temperature)),
-                drafter=session.drafters[0],
+                sampling=Sampling(float(temperature), float(top_p), int(top_k), int(seed or 0)),
+                acceptor=acceptor,
+                drafter=drafter,
             )
             if not (ks or acceptors or drafters or temperatures.strip() or pairs):
                 raise RequestError("No window cannot be swept; choose windows, or something else to compare.")
@@ -155,13 +185,23 @@ def _sweep_part(session: Session, desk: Desk, prompt: str, examples: Sequence[di
 
     start.click(
         sweep_prompts,
-        [source, prompts, ks, max_tokens, temperature, repeats, *others],
+        [source, prompts, ks, max_tokens, temperature, repeats, *others, *(playground[name] for name in REST)],
         [progress, words, drawn, projection],
         show_progress="hidden",
         concurrency_limit=None,
         api_visibility="private",
     )
     stop.click(stop_sweep, None, None, queue=False, show_progress="hidden", api_visibility="private")
+    own = [prompts, max_tokens, temperature]
+    tab.select(
+        None,
+        [*(playground[name] for name in ("prompt", "max_tokens", "temperature")), *own],
+        own,
+        js="(...values) => window.Playground.followInTune(...values)",
+        queue=False,
+        show_progress="hidden",
+        api_visibility="private",
+    )
 
 
 def _others(session: Session) -> list[Any]:
@@ -170,7 +210,7 @@ def _others(session: Session) -> list[Any]:
         acceptors = gr.CheckboxGroup(
             [each.name for each in session.acceptors],
             label="Acceptors",
-            info="None: rejection alone. Every combination of what is chosen is run.",
+            info="None: the Playground's alone. Every combination of what is chosen is run.",
             elem_id="tune-acceptors",
         )
         drafters = gr.CheckboxGroup(list(session.drafters), label="Drafters", elem_id="tune-drafters")

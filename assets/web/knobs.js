@@ -116,5 +116,13 @@
     return `${location.origin}${location.pathname}${query.size ? "?" : ""}${query}`;
   };
 
-  Object.assign(Playground, { adjust, asking, choose, conversation, knobValues: () => values, linkOf });
+  Object.assign(Playground, {
+    adjust,
+    asking,
+    choose,
+    conversation,
+    knobValues: () => values,
+    knownKnobs: () => known,
+    linkOf,
+  });
 })();

@@ -77,3 +77,30 @@ def test_no_window_chosen_is_a_sentence(open_page: Open, address: str) -> None:
     page.locator("#tune-start").click()
     expect(page.locator("#tune-progress [role=alert]")).to_contain_text("No window cannot be swept")
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
+
+
+def test_the_playgrounds_settings_hold_here_too(open_page: Open, address: str) -> None:
+    page = open_page(address)
+    page.evaluate(
+        "window.Playground.choose({prompt: 'One\\ntwo', temperature: 0.7, top_p: 0.9, seed: 5, acceptor: 'exact'})"
+    )
+    expect(page.locator("#prompt textarea")).to_have_value("One\ntwo")
+    page.get_by_role("tab", name="Tune k").click()
+    expect(page.locator("#tune-prompts textarea")).to_have_value("One two")
+    expect(page.locator("#tune-temperature input[type=number]")).to_have_value("0.7")
+    expect(page.locator("#tune-rest")).to_have_text("All else as in the Playground: top_p 0.9, seed 5, acceptor exact.")
+    open_tab(page, 16)
+    for k in (2, 3, 5, 8):
+        page.locator("#tune-ks").get_by_label(str(k), exact=True).uncheck()
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.post_data or ""))
+    page.locator("#tune-start").click()
+    expect(page.locator("#tune-words tbody tr")).to_have_count(1)
+    joined = next(each for each in asked if "One two" in each)
+    assert '"exact"' in joined
+    assert "0.9" in joined
+    # what was changed here stays, as long as it is not changed there
+    page.locator("#tune-prompts textarea").fill("Mine")
+    page.get_by_role("tab", name="Playground").click()
+    page.get_by_role("tab", name="Tune k").click()
+    expect(page.locator("#tune-prompts textarea")).to_have_value("Mine")
