@@ -53,6 +53,7 @@
     Playground.view = view;
     armStop();
     showMore(false);
+    Playground.sayKeys();
   };
 
   /** Run was pressed: the knobs, with the conversation and the run's id as the last of them. */

@@ -5,6 +5,14 @@
 
   const typing = (target) =>
     target.closest?.("input:not([type=range], [type=checkbox], [type=radio]), textarea, select, [contenteditable]");
+  /** What has these keys for itself: a button its Space, a token or a slider its arrows. */
+  const OWN = {
+    " ": "button, summary, a, [role=option], [role=listbox], [type=checkbox]",
+    Enter: "button, summary, a, [role=option], [role=listbox]",
+    ArrowLeft: "[role=option], [role=listbox], [type=range]",
+    ArrowRight: "[role=option], [role=listbox], [type=range]",
+  };
+  const OPEN = ".pg-card:not([hidden]), .tour:not([hidden])"; // what Escape closes first
   const wanted = () => ["1", "true"].includes(new URLSearchParams(location.search).get("present"));
 
   const show = (on) => {
@@ -16,20 +24,28 @@
   };
 
   Playground.present = (store) => {
-    const hint = h(
-      "p",
-      { class: "pg present-hint" },
-      "Keys 1 to 9: examples · Enter: run · space: replay · ← →: step · P: leave",
-    );
+    const hint = h("p", { class: "pg present-hint" });
     document.body.append(hint);
-    show(wanted());
+    const present = (on) => {
+      const cards = document.querySelectorAll("[data-card]").length;
+      const keys = [
+        cards > 0 && `1 to ${cards}: examples`,
+        document.querySelector("#run") && "Enter: run",
+        "space: replay",
+        "← →: step",
+        "P: leave",
+      ];
+      hint.textContent = keys.filter(Boolean).join(" · ");
+      show(on);
+    };
     document.addEventListener("keydown", (event) => {
       if (event.ctrlKey || event.metaKey || event.altKey || typing(event.target)) return;
+      if (OWN[event.key] && event.target.closest?.(OWN[event.key])) return;
       const on = document.body.classList.contains("pg-present");
       const act = {
-        p: () => show(!on),
-        Escape: on && (() => show(false)),
-        Enter: on && event.target === document.body && (() => document.querySelector("#run")?.click()),
+        p: () => present(!on),
+        Escape: on && !document.querySelector(OPEN) && (() => present(false)),
+        Enter: on && (() => document.querySelector("#run")?.click()),
         " ": on && (() => (store.playing ? store.pause() : store.play())),
         ArrowRight: on && (() => store.step(1)),
         ArrowLeft: on && (() => store.step(-1)),
@@ -40,5 +56,8 @@
       if (act) act();
       else card.click();
     });
+    present(wanted());
+    /** The page has got what the keys are for. */
+    Playground.sayKeys = () => present(document.body.classList.contains("pg-present"));
   };
 })();
