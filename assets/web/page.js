@@ -58,11 +58,11 @@
 
   /** Run was pressed: the knobs, with the conversation and the run's id as the last of them. */
   Playground.begin = (knobs) => {
-    if (store.live) return [...knobs.slice(0, -1), store.run.id]; // pressed twice: it is on already
-    const bytes = crypto.getRandomValues(new Uint8Array(12));
-    const id = Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
-    store.begin(id);
-    return [...knobs.slice(0, -2), JSON.stringify(conversation.turns), id];
+    if (!store.live) { // pressed twice, it is on already
+      const bytes = crypto.getRandomValues(new Uint8Array(12));
+      store.begin(Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join(""));
+    }
+    return [...knobs.slice(0, -2), JSON.stringify(conversation.turns), store.run.id];
   };
 
   /** The run's event is over, by whatever way. */
