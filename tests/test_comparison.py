@@ -26,6 +26,13 @@ def other() -> list[Event]:
     return [replace(start, request=request), traces.texts(), *traces.target_arm(1, 2, 3), *traces.SPECULATIVE[:-1]]
 
 
+def test_a_cards_pieces_are_whole_characters_that_any_json_can_hold() -> None:
+    run = [traces.started(), traces.texts(), *traces.target_arm(1, 8, 9, 2)]
+    card = card_of(run)
+    assert card.target_pieces == ("The", " ", "é", " cat")
+    assert json.dumps(asdict(card), ensure_ascii=False).encode()
+
+
 def test_only_the_settings_that_differ_are_named() -> None:
     comparison = compare([card_of(traces.trace()), card_of(other())])
     assert {setting.name: setting.values for setting in comparison.settings} == {

@@ -14,7 +14,7 @@ from typing import Any
 from app.errors import RequestError
 from app.record.conversation import asked
 from app.record.metrics import ArmMetrics, Metrics
-from app.record.pieces import join_pieces
+from app.record.pieces import join_pieces, whole_pieces
 from app.record.trace import ARMS, Arm, Event, RunStarted
 from app.record.typed import build
 
@@ -178,7 +178,7 @@ def running_tpot(arm: ArmMetrics) -> list[Point]:
 
 def _pieces(metrics: Metrics, arm: Arm) -> tuple[str, ...]:
     ids = metrics.arms[arm].token_ids if arm in metrics.arms else []
-    return tuple("" if id_ in metrics.special else metrics.pieces.get(id_, "") for id_ in ids)
+    return tuple(whole_pieces("" if id_ in metrics.special else metrics.pieces.get(id_, "") for id_ in ids))
 
 
 def compare(cards: Sequence[Card]) -> Comparison:

@@ -21,7 +21,7 @@
       class: classes,
       role: "option",
       tabindex: "-1",
-      "aria-label": part ? "part of a character" : null,
+      "aria-label": part ? "part of a character" : text.trim() ? null : "space",
     }, text);
   };
 
