@@ -30,8 +30,10 @@
       } else if (!stream) {
         stream = new EventSource(address);
         stream.onmessage = ({ data }) => {
-          loaded = JSON.parse(data);
-          show(loaded);
+          const chosen = JSON.parse(data);
+          if (chosen === loaded) return; // connected again: what is being chosen here stays
+          loaded = chosen;
+          show(chosen);
         };
       }
     };
