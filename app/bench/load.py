@@ -15,9 +15,10 @@ import statistics
 import subprocess
 import sys
 import time
+import urllib.request
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -75,11 +76,11 @@ async def _measured(process: int, address: str, runs: int, tell: Callable[[str],
             (f"{POSTS} direct posts during a run", visitors.posts()),
             (f"{CLIENTS} clients of {TOKENS} tokens at once", visitors.clients()),
         ):
-            async with _asked_meanwhile(http) as seconds:
+            with _asked_meanwhile(address) as seconds:
                 ends = await part
             tell(f"{name}: {_counted(ends)}; {_answers(seconds)}")
         ends, memory = Counter[str](), []
-        async with _asked_meanwhile(http) as seconds:
+        with _asked_meanwhile(address) as seconds:
             for begun in range(0, runs, AT_ONCE):
                 numbers = range(begun, min(begun + AT_ONCE, runs))
                 ends.update(await asyncio.gather(*[visitors.random(number) for number in numbers]))
@@ -179,23 +180,30 @@ class Visitors:
             await asyncio.sleep(0.05)
 
 
-@asynccontextmanager
-async def _asked_meanwhile(http: httpx.AsyncClient) -> AsyncIterator[list[float]]:
-    """The seconds that the page took to answer, all the while."""
+def ask(address: str) -> int:
+    """Ask for the page until this process is ended, and print how long each answer took; the crowd's own work, in another
+    process, is no part of it."""
+    while True:
+        began = time.perf_counter()
+        with urllib.request.urlopen(address) as answer:
+            answer.read()
+        print(time.perf_counter() - began, flush=True)
+        time.sleep(LOOK_SECONDS)
+
+
+@contextmanager
+def _asked_meanwhile(address: str) -> Iterator[list[float]]:
+    """The seconds that the page took to answer all the while, once it is over."""
     seconds: list[float] = []
-
-    async def ask() -> None:
-        while True:
-            began = time.perf_counter()
-            (await http.get("/")).raise_for_status()
-            seconds.append(time.perf_counter() - began)
-            await asyncio.sleep(LOOK_SECONDS)
-
-    asking = asyncio.ensure_future(ask())
-    try:
-        yield seconds
-    finally:
-        asking.cancel()
+    code = f"from app.bench.load import ask; ask({address!r})"
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as asking:
+        assert asking.stdout is not None
+        seconds.append(float(asking.stdout.readline()))  # it is there
+        try:
+            yield seconds
+        finally:
+            asking.terminate()
+            seconds += [float(line) for line in asking.stdout if line.endswith("\n")]
 
 
 def _values(max_tokens: int) -> list[Any]:
