@@ -94,9 +94,10 @@ class Child:
         self.process.kill()
         self.process.wait()
         self.channel.close()
-        if self._lifeline >= 0:
-            os.close(self._lifeline)
-            self._lifeline = -1
+        # at once: the page's end and a run's may meet here
+        lifeline, self._lifeline = self._lifeline, -1
+        if lifeline >= 0:
+            os.close(lifeline)
 
     def own_memory(self) -> int:
         """Bytes it holds that are no file's; 0 where the system does not tell."""
