@@ -181,8 +181,8 @@ class Visitors:
 
 
 def ask(address: str) -> int:
-    """Ask for the page until this process is ended, and print how long each answer took. The crowd's own work is another
-    process's, and no part of it."""
+    """Ask for the page until this process is ended, and print how long each answer took. The crowd's own work is
+    another process's, and no part of it."""
     while True:
         began = time.perf_counter()
         with urllib.request.urlopen(address) as answer:

@@ -65,6 +65,7 @@ class Child:
 
     def __init__(self, recipe: Recipe, chosen: str | None, python: str, memory: int | None) -> None:
         self.python = python
+        self._ending = threading.Lock()
         ours, theirs = socket.socketpair()
         kept, self._lifeline = os.pipe()
         # An acceptor's modules are found as they are here, after the program's own.
@@ -94,10 +95,10 @@ class Child:
         self.process.kill()
         self.process.wait()
         self.channel.close()
-        # at once: the page's end and a run's may meet here
-        lifeline, self._lifeline = self._lifeline, -1
-        if lifeline >= 0:
-            os.close(lifeline)
+        with self._ending:  # the page's end and a run's may meet here
+            if self._lifeline >= 0:
+                os.close(self._lifeline)
+                self._lifeline = -1
 
     def own_memory(self) -> int:
         """Bytes it holds that are no file's; 0 where the system does not tell."""
