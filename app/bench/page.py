@@ -80,10 +80,10 @@ def page_cost(starts: int, turns: int, k: int, max_tokens: int) -> str:
         browser.close()
     lines = []
     for arm in ARMS:
-        with_page, alone = ([summary["arms"][arm]["tpot_s"] for summary in found] for found in seen.values())
+        with_page, alone = ([summary["arms"][arm]["tpot_s"] for summary in summaries] for summaries in seen.values())
         # of each turn's two runs, since the machine's pace drifts over a measurement
         ratios = [one / other for one, other in zip(with_page, alone, strict=True)]
-        page_ms, alone_ms = (1e3 * statistics.median(found) for found in (with_page, alone))
+        page_ms, alone_ms = (1e3 * statistics.median(summaries) for summaries in (with_page, alone))
         loaded = [statistics.median(ratios[at : at + turns]) for at in range(0, len(ratios), turns)]
         spread = ", ".join(f"{ratio:.2f}" for ratio in loaded)
         lines.append(

@@ -125,8 +125,8 @@ class Peer:
         assert self._process.stdout is not None
         for line in self._process.stdout:
             if line.startswith("{"):
-                found: dict[str, Any] = json.loads(line)
-                return found
+                answer: dict[str, Any] = json.loads(line)
+                return answer
         _, errors = self._process.communicate()
         said = errors.strip().splitlines()
         raise RequestError(f"{self.name} did not run ({said[-1] if said else 'no reason given'}).")

@@ -47,10 +47,10 @@ def main(options: argparse.Namespace) -> int:
 def _entries(folder: Path) -> list[Path]:
     """The folders in it, the last changed first; links are nobody's."""
     try:
-        found = [path for path in folder.iterdir() if path.is_dir() and not path.is_symlink()]
+        folders = [path for path in folder.iterdir() if path.is_dir() and not path.is_symlink()]
     except OSError:
         return []
-    return sorted(found, key=lambda path: path.stat().st_mtime, reverse=True)
+    return sorted(folders, key=lambda path: path.stat().st_mtime, reverse=True)
 
 
 def _size(folder: Path) -> int:

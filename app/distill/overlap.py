@@ -16,8 +16,8 @@ def words(text: str) -> list[str]:
 
 def grams(text: str) -> set[tuple[str, ...]]:
     """The word n-grams of a text; a text shorter than n words is one gram."""
-    found = words(text)
-    return {tuple(found[i : i + N]) for i in range(max(1, len(found) - N + 1))} if found else set()
+    own = words(text)
+    return {tuple(own[i : i + N]) for i in range(max(1, len(own) - N + 1))} if own else set()
 
 
 class Overlap:

@@ -161,8 +161,8 @@ def alternatives(
     all."""
     if kept_ids is None:
         return tuple(top_alternatives(scores, row, n) for scores, row in zip(logits, probs, strict=True))
-    found = alternatives(logits, probs[:, kept_ids], n)
-    return tuple(tuple(replace(each, id=int(kept_ids[each.id])) for each in row) for row in found)
+    rows = alternatives(logits, probs[:, kept_ids], n)
+    return tuple(tuple(replace(each, id=int(kept_ids[each.id])) for each in row) for row in rows)
 
 
 def residual_alternatives(residual: Floats, target_probs: Floats, n: int) -> tuple[Alternative, ...]:

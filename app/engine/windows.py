@@ -78,11 +78,11 @@ class Costs:
         if 1 not in seconds:  # a context too short to measure in
             return Costs(((1, 1.0), (2, 1.2)))
         one = _lower_quartile(seconds[1])
-        found, highest = [], 1.0
+        costs, highest = [], 1.0
         for k in sorted(seconds):
             highest = max(highest, _lower_quartile(seconds[k]) / one)
-            found.append((k, 1.0 if k == 1 else round(highest, 2)))
-        return Costs(tuple(found))
+            costs.append((k, 1.0 if k == 1 else round(highest, 2)))
+        return Costs(tuple(costs))
 
     def of(self, k: int) -> float:
         """On the straight lines between what was measured; beyond the last, on that of the last two."""

@@ -31,14 +31,14 @@ _PATHS = ("target", "draft", "artifacts")
 def read(path: Path) -> PairOptions:
     """The options in a file. Raises PairError naming the fault."""
     try:
-        found = tomllib.loads(path.read_text(encoding="utf-8"))
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise PairError(f"The pair file {path} cannot be read ({error.strerror}); check the path.") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise PairError(f"The pair file {path} is not valid TOML ({error}); correct it.") from None
     kinds = typing.get_type_hints(PairOptions)
     options: dict[str, Any] = {}
-    for key, value in found.items():
+    for key, value in values.items():
         if key not in kinds:
             raise PairError(f"The pair file {path} has an unknown key {key!r}; known are {', '.join(kinds)}.")
         options[key] = _value(path, key, value, kinds[key])

@@ -358,7 +358,7 @@ def token_kind(text: str) -> str:
 def acceptance_by_kind(trace: Iterable[Event]) -> dict[str, tuple[int, int]]:
     """For each kind of drafted token: how many were accepted, of how many judged (accepted or rejected)."""
     kinds: dict[int, str] = {}
-    found: dict[str, tuple[int, int]] = {}
+    counts: dict[str, tuple[int, int]] = {}
     for event in trace:
         if isinstance(event, TokenTexts):
             kinds |= {id_: token_kind(join_pieces([piece])) for id_, piece in event.pieces.items()}
@@ -367,9 +367,9 @@ def acceptance_by_kind(trace: Iterable[Event]) -> dict[str, tuple[int, int]]:
             for token in event.drafted:
                 if token.state != "discarded":
                     kind = kinds.get(token.id, "other")
-                    accepted, judged = found.get(kind, (0, 0))
-                    found[kind] = (accepted + (token.state == "accepted"), judged + 1)
-    return dict(sorted(found.items(), key=lambda entry: -entry[1][1]))
+                    accepted, judged = counts.get(kind, (0, 0))
+                    counts[kind] = (accepted + (token.state == "accepted"), judged + 1)
+    return dict(sorted(counts.items(), key=lambda entry: -entry[1][1]))
 
 
 def summary(trace: Iterable[Event]) -> dict[str, Any]:

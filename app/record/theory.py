@@ -90,12 +90,12 @@ def best_k(
 def elsewhere(acceptance: float, ks: Iterable[int] = range(MIN_K, MAX_K + 1)) -> list[Projection]:
     """What this acceptance would give at the published latencies: a projection, not a measurement (v taken as 1)."""
     windows = list(ks)
-    found = []
+    rows = []
     for pair in PUBLISHED:
         k = best_k(acceptance, windows, pair.cost_ratio)
         speedup = predicted_speedup(acceptance, k, pair.cost_ratio)
-        found.append(Projection(pair, k, speedup, pair.target_ms / speedup))
-    return found
+        rows.append(Projection(pair, k, speedup, pair.target_ms / speedup))
+    return rows
 
 
 def what_if(*traces: Iterable[Event]) -> list[WhatIf]:
@@ -113,14 +113,14 @@ def what_if(*traces: Iterable[Event]) -> list[WhatIf]:
     draft_pass = sum(walk.draft_seconds for walk in walks) / sum(walk.drafted for walk in walks)
     host = sum(walk.host_seconds for walk in walks) / sum(walk.rounds for walk in walks)
     unknown = _odds_after_a_kept_draft(walks)
-    found = []
+    rows = []
     for k in range(2, max(widths) + 1):
         length = sum(len(walk.chances) for walk in walks) / sum(walk.expected_rounds(k, unknown) for walk in walks)
         tpot = None
         if 1 in widths:
             tpot = (_between(widths, k) + (k - 1) * draft_pass + host) / length
-        found.append(WhatIf(k, length, tpot))
-    return found
+        rows.append(WhatIf(k, length, tpot))
+    return rows
 
 
 class _Walk:

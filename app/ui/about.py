@@ -148,9 +148,9 @@ def _windows(recorded: Sequence[Event]) -> Iterator[_Window]:
 
 def _versions() -> str:
     names = ("gradio", "plotly", "numpy", "openvino", "torch", "transformers-neuronx", "neuronx-distributed-inference")
-    found = [f"Python {sys.version.split()[0]} on {platform.system()} {platform.machine()}"]
-    found += [f"{name} {known}" for name in names if (known := _version(name))]
-    return ", ".join(found) + "."
+    parts = [f"Python {sys.version.split()[0]} on {platform.system()} {platform.machine()}"]
+    parts += [f"{name} {known}" for name in names if (known := _version(name))]
+    return ", ".join(parts) + "."
 
 
 def _version(package: str) -> str:

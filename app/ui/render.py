@@ -84,10 +84,10 @@ class Renderer:
 def items(trace: Iterable[Event]) -> list[Item]:
     """A whole trace for the page. One that breaks off (a page closed during its run) counts as cancelled."""
     renderer = Renderer()
-    found = [renderer.item(event) for event in trace]
-    if found and renderer.metrics.reason is None:
-        found.append(renderer.item(RunFinished("cancelled")))
-    return found
+    shown = [renderer.item(event) for event in trace]
+    if shown and renderer.metrics.reason is None:
+        shown.append(renderer.item(RunFinished("cancelled")))
+    return shown
 
 
 def figures(arm: ArmMetrics) -> Item:

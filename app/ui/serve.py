@@ -55,8 +55,8 @@ def examples() -> list[dict[str, str]]:
     prompts.json is what drafts and acceptors are measured on; rewriting.json shows what lookup drafting is for.
     """
     paths = [path for name in ("prompts.json", "rewriting.json") if (path := ASSETS / name).exists()]
-    found: list[dict[str, str]] = [entry for path in paths for entry in json.loads(path.read_text(encoding="utf-8"))]
-    return found
+    prompts: list[dict[str, str]] = [entry for path in paths for entry in json.loads(path.read_text(encoding="utf-8"))]
+    return prompts
 
 
 @dataclass(frozen=True, slots=True)

@@ -49,30 +49,30 @@ def error_html(message: str) -> str:
     return f'<div class="pg tune"><p class="verdict no" role="alert">{html.escape(message)}</p></div>'
 
 
-def sweep_html(found: Sweep, over: bool = True) -> str:
+def sweep_html(sweep: Sweep, over: bool = True) -> str:
     """The verdict in words and the table. over: no run is still to come."""
-    told = sentences(found)
+    told = sentences(sweep)
     if not told:
         return ""
-    best = found.best
+    best = sweep.best
     assert best is not None
     pays = "yes" if best.speedup > 1 else "no"
     so_far = "" if over else '<b class="label">so far</b>'
     facts = "".join(f"<li>{html.escape(sentence)}</li>" for sentence in told[1:])
-    name = "too close" if found.too_close and best.speedup > 1 else best.label
+    name = "too close" if sweep.too_close and best.speedup > 1 else best.label
     what_if = (
         "What-if: the same text walked again with the smaller window, from the runs of the widest one alone. "
         "Formula: (1 - α^k) / ((1 - α) (v + (k - 1) c))."
-        if found.only_k
+        if sweep.only_k
         else ""
     )
     return (
         f'<section class="pg tune"><p class="verdict {pays}"><span class="figure">{html.escape(name)}{so_far}</span> '
-        f"{html.escape(told[0])}</p><ul>{facts}</ul>{_sweep_table(found)}"
+        f"{html.escape(told[0])}</p><ul>{facts}</ul>{_sweep_table(sweep)}"
         '<p class="fine">All against one basis, the target alone over every run '
-        f"({1000 * (found.target_tpot_s or 0):.2f} "
+        f"({1000 * (sweep.target_tpot_s or 0):.2f} "
         "ms a token); small: 95% over the repeats and prompts. Over the whole sweep: acceptance α = "
-        f"{found.acceptance_rate or 0:.3f}, cost ratio c = {found.cost_ratio or 0:.3f}. {what_if}</p></section>"
+        f"{sweep.acceptance_rate or 0:.3f}, cost ratio c = {sweep.cost_ratio or 0:.3f}. {what_if}</p></section>"
     )
 
 
@@ -89,14 +89,14 @@ _HEADS = (
 )
 
 
-def _sweep_table(found: Sweep) -> str:
-    guessed = {other.k: other.tpot_s for other in found.what_if}
-    rows = [_sweep_row(found, point, guessed.get(point.variant.width)) for point in found.points]
-    return _table(("k" if found.only_k else "", *_HEADS), rows, "Windows" if found.only_k else "Variants")
+def _sweep_table(sweep: Sweep) -> str:
+    guessed = {other.k: other.tpot_s for other in sweep.what_if}
+    rows = [_sweep_row(sweep, point, guessed.get(point.variant.width)) for point in sweep.points]
+    return _table(("k" if sweep.only_k else "", *_HEADS), rows, "Windows" if sweep.only_k else "Variants")
 
 
-def _sweep_row(found: Sweep, point: Point, what_if: float | None) -> str:
-    standing = standing_of(found, point)
+def _sweep_row(sweep: Sweep, point: Point, what_if: float | None) -> str:
+    standing = standing_of(sweep, point)
     spread = f"<small>{point.interval[0]:.2f} to {point.interval[1]:.2f}</small>" if point.interval else ""
     lossy = "" if point.lossless else '<small class="lossy">lossy</small>'
     cells = (
@@ -111,7 +111,7 @@ def _sweep_row(found: Sweep, point: Point, what_if: float | None) -> str:
         _use(point),
     )
     mark = ' class="best"' if standing == "best" else ' class="close"' if standing == "too close" else ""
-    name = str(point.variant.k) if found.only_k else point.label
+    name = str(point.variant.k) if sweep.only_k else point.label
     return (
         f'<tr{mark}><th scope="row">{html.escape(name)}{lossy}</th>{"".join(f"<td>{cell}</td>" for cell in cells)}</tr>'
     )
@@ -158,16 +158,16 @@ def elsewhere_html(acceptance: float) -> str:
 
 def what_if_html(events: Trace) -> str:
     """What one recorded run tells of smaller windows. Raises TraceError where it has no speculative arm."""
-    found = theory.what_if(events)
+    others = theory.what_if(events)
     metrics = Metrics(events)
     arm = metrics.arms.get("speculative")
-    if not found or arm is None:
+    if not others or arm is None:
         raise TraceError("This run has no speculative arm that drafted; run both arms in the Playground first.")
-    timed = [other for other in found if other.tpot_s is not None]
+    timed = [other for other in others if other.tpot_s is not None]
     best = min(timed, key=lambda other: other.tpot_s or 0, default=None)
     alone = metrics.arms["target"].tpot_s if "target" in metrics.arms else None
     rows = []
-    for other in found:
+    for other in others:
         tpot = "–" if other.tpot_s is None else f"{1000 * other.tpot_s:.2f}"
         speedup = "–" if other.tpot_s is None or alone is None else f"{alone / other.tpot_s:.2f}×"
         mark = ' class="best"' if best is not None and other.k == best.k else ""
@@ -186,21 +186,21 @@ def what_if_html(events: Trace) -> str:
     return f'<section class="pg tune"><p>{html.escape(words)}</p>{_table(heads, rows, "What-if")}</section>'
 
 
-def figures(found: Sweep) -> list[dict[str, Any]]:
+def figures(sweep: Sweep) -> list[dict[str, Any]]:
     """The value of the tab's plots: title, note and figure of each; with the first, the whole table as CSV."""
-    if not found.points:
+    if not sweep.points:
         return []
-    drawn, by = plots.sweep_figures(found), " by k" if found.only_k else ""
+    drawn, by = plots.sweep_figures(sweep), " by k" if sweep.only_k else ""
     shown = [
         (f"Time per output token{by}", "Lower is better.", drawn["tpot"]),
         (f"Speedup{by}", "Higher is better; bars are 95% over the repeats and prompts.", drawn["speedup"]),
         (
             "Elsewhere: projected time per output token at the published Trainium latencies",
             "A projection from the acceptance measured here, not a measurement.",
-            plots.elsewhere_figure(found.acceptance_rate or 0.0),
+            plots.elsewhere_figure(sweep.acceptance_rate or 0.0),
         ),
     ]
-    table = to_csv(found)
+    table = to_csv(sweep)
     return [
         {"title": title, "note": note, "figure": plots.to_json(figure), **({} if place else {"table": table})}
         for place, (title, note, figure) in enumerate(shown)

@@ -288,10 +288,10 @@ def _drawn(steps: Iterator[Step], stop: asyncio.Event) -> Iterator[Shown]:
             return
         if step.done != done:
             done = step.done
-            found = step.sweep
-            acceptance = found.acceptance_rate
+            sweep = step.sweep
+            acceptance = sweep.acceptance_rate
             projected = "" if acceptance is None else elsewhere_html(acceptance)
-            yield progress_html(step), sweep_html(found, step.done == step.total), figures(found), projected
+            yield progress_html(step), sweep_html(sweep, step.done == step.total), figures(sweep), projected
             due = time.perf_counter() + SECONDS_BETWEEN_UPDATES
         elif time.perf_counter() >= due:
             yield progress_html(step), same, same, same

@@ -9,7 +9,7 @@ from app.record.conversation import asked
 from app.record.metrics import Metrics
 from app.record.trace import RunStarted, Trace
 from tests.e2e.conftest import Open
-from tests.e2e.test_playground import finish, more, start
+from tests.e2e.driving import finish, more, start
 
 
 def started(trace: Trace) -> RunStarted:

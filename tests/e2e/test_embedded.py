@@ -8,7 +8,7 @@ from app.engine.pair import Pair
 from app.engine.session import Session
 from app.record import metrics
 from tests.e2e.conftest import Open
-from tests.e2e.test_playground import figure, finish, pane_text, start
+from tests.e2e.driving import figure, finish, pane_text, start
 from tests.support.pages import served
 
 

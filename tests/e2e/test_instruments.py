@@ -11,7 +11,7 @@ from playwright.sync_api import Page, expect
 from app.record import calibrate, card_of, compare, nothing_kept
 from app.record.trace import Round, Trace
 from tests.e2e.conftest import Open
-from tests.e2e.test_playground import finish, more, start
+from tests.e2e.driving import finish, more, start
 
 RECORDED = {"1-greedy": "Why does bread rise", "2-coins": "Describe a walk"}
 

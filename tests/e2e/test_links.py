@@ -9,7 +9,7 @@ from playwright.sync_api import expect
 
 from app.__main__ import main
 from tests.e2e.conftest import Open
-from tests.e2e.test_playground import FINISHED, finish, start
+from tests.e2e.driving import FINISHED, finish, start
 
 LINK = "?prompt=Hello&k=5&t=0.3&acceptor=coupled&seed=7&max=20"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from playwright.sync_api import expect
 
 from tests.e2e.conftest import Open
-from tests.e2e.test_playground import finish, start
+from tests.e2e.driving import finish, start
 
 
 def test_the_prompts_tokens_are_said_while_it_is_written_and_not_asked_for_during_a_run(

@@ -8,7 +8,7 @@ from playwright.sync_api import Page, expect
 
 from app.record import metrics, trace
 from tests.e2e.conftest import Open
-from tests.e2e.test_playground import figure, finish, more, start
+from tests.e2e.driving import figure, finish, more, start
 
 SIZE = {"width": 1280, "height": 800}
 NOTED = """() => {

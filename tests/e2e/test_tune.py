@@ -9,7 +9,7 @@ import re
 from playwright.sync_api import Page, expect
 
 from tests.e2e.conftest import Open
-from tests.e2e.test_playground import finish, start
+from tests.e2e.driving import finish, start
 
 
 def open_tab(page: Page, max_tokens: int = 40) -> None:

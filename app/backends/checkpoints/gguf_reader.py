@@ -156,19 +156,19 @@ def _read(cursor: _Cursor) -> tuple[dict[str, Any], dict[str, StoredTensor]]:
     for _ in range(num_fields):
         name = cursor.text()
         fields[name] = cursor.value(cursor.number("I"))
-    found = []
+    infos = []
     for _ in range(num_tensors):
         name, rank = cursor.text(), cursor.number("I")
         if rank > 4:
             raise ValueError(f"{name} has {rank} axes")
         shape = tuple(int(cursor.number("Q")) for _ in range(rank))[::-1]
-        found.append((name, shape, GGMLQuantizationType(cursor.number("I")), cursor.number("Q")))
+        infos.append((name, shape, GGMLQuantizationType(cursor.number("I")), cursor.number("Q")))
     alignment = int(fields.get("general.alignment", 32))
     if not 1 <= alignment <= 1 << 20:
         raise ValueError(f"its alignment is {alignment}")
     begin = -(-cursor.at // alignment) * alignment
     tensors: dict[str, StoredTensor] = {}
-    for name, shape, kind, offset in found:
+    for name, shape, kind, offset in infos:
         block, size = GGML_QUANT_SIZES[kind]
         count = math.prod(shape)
         if not shape or shape[-1] % block:

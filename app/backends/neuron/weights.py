@@ -32,10 +32,10 @@ def check_weights(directory: Path, model: ModelConfig) -> None:
     for name, shape in wanted.items():
         if name not in names:
             raise PairError(f"{directory} has no tensor {name}; fetch the model again.")
-        found = stored[names[name]]
-        if found is not None and found != shape:
+        tensor = stored[names[name]]
+        if tensor is not None and tensor != shape:
             raise PairError(
-                f"{name} in {directory} has the shape {list(found)} where config.json says {list(shape)}; "
+                f"{name} in {directory} has the shape {list(tensor)} where config.json says {list(shape)}; "
                 "fetch both again."
             )
     allowed = {*wanted, "lm_head.weight"}

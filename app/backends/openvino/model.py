@@ -164,8 +164,8 @@ class OpenVinoModel:
         """By rows of a pass of at most these windows, those of the program it runs on; a single row is scored as
         two."""
         offered = WIDTHS if len(windows) <= len(FEW_WIDTHS) else FEW_WIDTHS
-        found = {next((width for width in offered if width >= window), 0) for window in windows if window > 1}
-        wider = sorted(width for width in found if 0 < width < self.n_positions)
+        fitting = {next((width for width in offered if width >= window), 0) for window in windows if window > 1}
+        wider = sorted(width for width in fitting if 0 < width < self.n_positions)
         widths = {rows: next(width for width in wider if width >= rows) for rows in range(1, max(wider, default=0) + 1)}
         return widths | ({1: WIDTHS[0]} if 1 in windows and self.n_positions > WIDTHS[0] else {})
 

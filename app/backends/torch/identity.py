@@ -35,12 +35,12 @@ def settle(model: TorchModel) -> Found:
     choices = [model.widths[first:] for first in range(len(model.widths))] or [()]
     for widths in choices:
         model.widths = widths
-        found = Found(widths, difference(model))
-        if found.difference == 0:
+        finding = Found(widths, difference(model))
+        if finding.difference == 0:
             break
-    model.bit_identical = found.difference == 0
-    model.row_difference = found.difference
-    return found
+    model.bit_identical = finding.difference == 0
+    model.row_difference = finding.difference
+    return finding
 
 
 def difference(model: TorchModel, window: int = WINDOW) -> float:
