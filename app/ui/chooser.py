@@ -44,7 +44,7 @@ def build(session: Session) -> Chooser:
             elem_id="pair",
         )
         note = gr.HTML(_note("Another pair takes the place of this one."), apply_default_css=False, elem_id="pair-note")
-        fetch = gr.Button("Fetch and load", visible=False, scale=0, min_width=150, elem_id="pair-fetch")
+        fetch = gr.Button("Fetch and load", visible=False, scale=0, min_width=180, elem_id="pair-fetch")
         cancel = gr.Button("Cancel", visible=False, scale=0, min_width=90, elem_id="pair-cancel")
     return Chooser(pairs, note, fetch, cancel)
 
