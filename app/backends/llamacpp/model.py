@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from app.backends import huge_pages
+from app.backends import huge_pages, rows
 from app.backends.checkpoints.config import LlamaConfig
 from app.backends.llamacpp.library import complaint, library
 from app.engine.model import Logits
@@ -23,7 +23,6 @@ from app.errors import PairError, RequestError
 
 PREFILL = 256  # tokens given to it at once
 CACHED_VALUE_BYTES = 2  # its caches are f16
-_CHECKED_ROWS, _CHECKED_PROMPT = (1, 2, 3, 5), 16
 
 
 class LlamaCppModel:
@@ -69,7 +68,7 @@ class LlamaCppModel:
         self._free: list[LlamaCppSequence] = []
         if not offload:
             huge_pages.collapse()
-        self.row_difference = _row_difference(self)
+        self.row_difference = rows.difference(self)
         self.bit_identical = self.row_difference == 0
 
     def memory(self) -> int:
@@ -154,22 +153,3 @@ def _release(llama: Any, handle: Any, contexts: list[Any]) -> None:
     for context in contexts:
         llama.llama_free(context)
     llama.llama_model_free(handle)
-
-
-def _row_difference(model: LlamaCppModel) -> float:
-    """The largest difference between logits of the same rows in windows of several sizes; 0 where all bits agree."""
-    widest = _CHECKED_ROWS[-1]
-    prompt = min(_CHECKED_PROMPT, model.n_positions - widest)
-    if prompt < 1:
-        return 0.0
-    ids = np.random.default_rng(0).integers(0, model.vocab_size, prompt + widest).tolist()
-    sequence = model.new_sequence()
-    sequence.forward(ids[:prompt], 1)
-    together = sequence.forward(ids[prompt:], widest).copy()
-    worst = 0.0
-    for rows in _CHECKED_ROWS[:-1]:
-        sequence.rollback(prompt)
-        logits = sequence.forward(ids[prompt : prompt + rows], rows)
-        worst = max(worst, float(np.abs(logits - together[:rows]).max()))
-    sequence.close()
-    return worst
