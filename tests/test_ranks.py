@@ -21,11 +21,13 @@ from app.pairs.options import PairOptions
 from app.record.metrics import Metrics
 from app.record.trace import Request
 from tests.support.llamas import TINY, conditioned, save_directory, save_tokenizer, weights
-from tests.support.two_ranks import IDS
 
 pytestmark = pytest.mark.slow
 
 pytest.importorskip("torch", reason="needs app/backends/requirements-torch.txt")
+
+from tests.support.two_ranks import IDS  # noqa: E402
+
 ROOT = Path(__file__).resolve().parent.parent
 
 
