@@ -4,7 +4,6 @@ temperature with `coupled`. 24 prompts x 128 tokens; minutes, so not among the q
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,8 +12,6 @@ import pytest
 from app.engine.acceptance import ACCEPTORS
 from app.engine.pair import Pair
 from app.engine.session import Session
-from app.pairs import registry as pairs
-from app.pairs.options import PairOptions
 from app.record.metrics import Metrics
 from app.record.trace import Request, Sampling
 
@@ -38,17 +35,9 @@ def tokens(session: Session, request: Request) -> list[int]:
     return arm.token_ids
 
 
-@pytest.fixture(scope="module")
-def pair() -> Pair:
-    """One thread where other tests run beside this: threads that wait for each other's processor take seven times as
-    long. test_openvino holds the rows of all threads against each other."""
-    return pairs.load(PairOptions(threads=1 if "PYTEST_XDIST_WORKER" in os.environ else None))
-
-
-@pytest.mark.weights
 @pytest.mark.parametrize("category", CATEGORIES)
-def test_the_arms_are_bit_identical(pair: Pair, category: str) -> None:
-    session = Session(pair)
+def test_the_arms_are_bit_identical(embedded: Pair, category: str) -> None:
+    session = Session(embedded)
     prompts = [entry["prompt"] for entry in ENTRIES if entry["category"] == category][:PER_CATEGORY]
     lengths = []
     for number, prompt in enumerate(prompts):
