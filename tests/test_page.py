@@ -6,7 +6,9 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
+import gradio as gr
 import pytest
+from gradio.state_holder import SessionState
 from gradio_client import Client  # type: ignore[import-untyped]
 from gradio_client.exceptions import AppError  # type: ignore[import-untyped]
 from starlette.testclient import TestClient
@@ -48,6 +50,19 @@ def test_run_takes_every_knob(client: Client) -> None:
     assert start.request.acceptor == "coupled"
     ids = [metrics.summary(events)["arms"]["speculative"]["token_ids"] for events in (first, second)]
     assert ids[0] == ids[1]
+
+
+def test_a_session_holds_only_the_blocks_that_were_changed_for_it() -> None:
+    blocks = page.build_page(toy_session())
+    known = next(iter(blocks.blocks))
+    assert any(each["props"].get("elem_id") == "prompt" for each in blocks.get_config_file()["components"])
+    one, other, changed = SessionState(blocks), SessionState(blocks), gr.Textbox(render=False)
+    one[known] = changed
+    assert one[known] is changed
+    assert other[known] is blocks.blocks[known]
+    assert len(one.blocks_config.blocks) == len(blocks.blocks)
+    assert (len(one.config_values), len(other.config_values)) == (1, 0)
+    assert blocks.blocks[known] is not changed
 
 
 def test_run_takes_auto_by_name(client: Client) -> None:

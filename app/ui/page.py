@@ -11,7 +11,7 @@ from starlette.middleware import Middleware
 
 from app.neuron.monitor import MemoryMonitor
 from app.record.trace import Trace
-from app.ui import about, api, assets, chooser, hardware, instruments, knobs, playground, recordings, tune
+from app.ui import about, api, assets, chooser, hardware, instruments, knobs, playground, recordings, tune, upkeep
 from app.ui.desk import Desk
 from app.ui.first_script import FirstScript
 from app.ui.guard import WILDCARDS, Guard, allowed_hosts
@@ -74,6 +74,7 @@ def build_page(
     # Gradio looks for work a thousand times a second, and for progress (of which there is none) a hundred times, on a
     # processor that the engine has to itself otherwise. These are its own figures for Windows.
     page._queue.sleep_when_free, page._queue.progress_update_sleep_when_free = 0.05, 0.1
+    upkeep.lighten(page)
     return page
 
 
@@ -110,6 +111,7 @@ def launch_options(
         "allowed_paths": [str(assets.plotly())],
         "footer_links": ["api"],
         "share": False,
+        "state_session_capacity": upkeep.SESSIONS,
         "max_threads": JOBS,  # a job that waits holds no thread, but a place among as many
     }
     if "run_history" in inspect.signature(gr.Blocks.launch).parameters:  # newer Gradios would keep every run as well
