@@ -8,6 +8,7 @@ import json
 import random
 import threading
 from collections import Counter
+from contextlib import AsyncExitStack
 from typing import Any
 
 import httpx
@@ -123,6 +124,27 @@ def test_runs_that_nobody_reads_are_given_up(monkeypatch: pytest.MonkeyPatch) ->
             assert 'playground_runs_total{reason="length"} 1.0' in figures, "none of them ran to its end"
 
     with served(toy_session(delay=0.05)) as address:
+        finished(scenario(address))
+
+
+def test_who_leaves_while_waiting_frees_the_place_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(readers, "PATIENCE", 3600.0)
+
+    async def scenario(address: str) -> None:
+        async with client(address) as http:
+            holder = asyncio.ensure_future(told(http, await called(http, 240)))
+            streams = [f"/gradio_api/call/run/{await called(http, 8, session)}" for session in (None, "named")]
+            async with AsyncExitStack() as waiting:
+                for stream in streams:
+                    await waiting.enter_async_context(http.stream("GET", stream))
+                while (await health(http))["waiting"] < len(streams):
+                    await asyncio.sleep(0.05)
+            assert await holder == "length"
+            await until_idle(http)
+            runs = [line for line in (await http.get("/metrics")).text.splitlines() if "playground_runs_total{" in line]
+            assert runs == ['playground_runs_total{reason="length"} 1.0'], "whoever left had no turn any more"
+
+    with served(toy_session(delay=0.02)) as address:
         finished(scenario(address))
 
 

@@ -8,7 +8,6 @@ import json
 import logging
 import socket
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from urllib.parse import parse_qs, urlsplit
 
 from starlette.datastructures import Headers
@@ -17,6 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from app.ui import routes
 from app.ui.desk import Desk
 from app.ui.logins import Logins
+from app.ui.readers import Readers
 
 _LOG = logging.getLogger(__name__)
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
@@ -132,13 +132,14 @@ class Guard:
             await self._figures(scope, headers, send)
             return
         scope = {**scope, "headers": [pair for pair in scope["headers"] if self._forwarded(*pair)]}
-        with self._reading(scope):
-            if path.rstrip("/") == "/login":
-                await self._logins.tried(_address(scope), lambda told: self._app(scope, receive, told), send)
-            elif method == "POST":
-                await self._bounded(scope, headers, route.body, receive, send)
-            else:
-                await self._app(scope, receive, send)
+        if path.rstrip("/") == "/login":
+            await self._logins.tried(_address(scope), lambda told: self._app(scope, receive, told), send)
+        elif method == "POST":
+            await self._bounded(scope, headers, route.body, receive, send)
+        elif self._desk.readers is not None and (stream := _stream(scope)) is not None:
+            await self._read(scope, self._desk.readers, stream, receive, send)
+        else:
+            await self._app(scope, receive, send)
 
     def _check_host(self, headers: Headers) -> str:
         """The host without its port."""
@@ -174,17 +175,23 @@ class Guard:
             return value in (b"http", b"https")
         return not (name.startswith(b"x-forwarded-") or name in (b"forwarded", b"x-gradio-server", b"x-direct-url"))
 
-    def _reading(self, scope: Scope) -> AbstractContextManager[None]:
-        """Told to the readers: whose stream this is, where it is one."""
-        readers = self._desk.readers
-        if readers is None or scope["method"] != "GET":
-            return nullcontext()
-        if scope["path"].rstrip("/") == routes.PAGE_STREAM:
-            session = parse_qs(scope["query_string"].decode("latin-1")).get("session_hash", [""])[0]
-            return readers.reading(session)
-        if match := routes.STREAM.fullmatch(scope["path"]):
-            return readers.reading(match[1])
-        return nullcontext()
+    async def _read(self, scope: Scope, readers: Readers, stream: str, receive: Receive, send: Send) -> None:
+        """Pass a stream on, and tell the readers whose it is and whether it is left before its end."""
+        over = False
+
+        async def receiving() -> Message:
+            message = await receive()
+            if message["type"] == "http.disconnect" and not over:
+                readers.left(stream)
+            return message
+
+        async def sending(message: Message) -> None:
+            nonlocal over
+            over = over or (message["type"] == "http.response.body" and not message.get("more_body", False))
+            await send(message)
+
+        with readers.reading(stream):
+            await self._app(scope, receiving, sending)
 
     async def _bounded(self, scope: Scope, headers: Headers, limit: int, receive: Receive, send: Send) -> None:
         """Pass the request on, and not more of its body than `limit` bytes."""
@@ -271,6 +278,14 @@ def _is_address(name: str) -> bool:
 def _address(scope: Scope) -> str:
     client = scope.get("client")
     return str(client[0]) if client else ""
+
+
+def _stream(scope: Scope) -> str | None:
+    """Whose stream is asked for: a page's session, or the id of a program's event; None where it is no stream."""
+    if scope["path"].rstrip("/") == routes.PAGE_STREAM:
+        return str(parse_qs(scope["query_string"].decode("latin-1")).get("session_hash", [""])[0])
+    match = routes.STREAM.fullmatch(scope["path"])
+    return None if match is None else str(match[1])
 
 
 def _megabytes(size: int) -> str:

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
 PATIENCE = 10.0
-"""Seconds without a reader after which a run is given up: a page that reloads or loses its network is back by then."""
+"""Seconds after which a run is given up that nobody began to read, or whose reader is gone without a word."""
 LOOK = 0.5
 
 
@@ -18,6 +18,7 @@ class Readers:
 
     def __init__(self) -> None:
         self._open: Counter[str] = Counter()
+        self._watched: list[tuple[tuple[str, ...], asyncio.Event]] = []
 
     @contextmanager
     def reading(self, session: str) -> Iterator[None]:
@@ -30,19 +31,28 @@ class Readers:
             if not self._open[session]:
                 del self._open[session]
 
+    def left(self, session: str) -> None:
+        """Whoever read the session's stream closed it before its end: nothing more of its runs can be read."""
+        for streams, stop in self._watched:
+            if session in streams:
+                stop.set()
+
     @asynccontextmanager
     async def watched(
-        self, streams: tuple[str, ...], stop: asyncio.Event, patience: float = PATIENCE
+        self, streams: tuple[str, ...], stop: asyncio.Event, patience: float | None = None
     ) -> AsyncIterator[None]:
-        """Set `stop` once nobody has read for so many seconds (None: PATIENCE). no streams: nothing is
-        told of them."""
+        """Set `stop` once the reader has left, or nobody has read for so many seconds (None: PATIENCE). no streams:
+        nothing is told of them."""
         if not streams:
             yield
             return
         watch = asyncio.ensure_future(self._watch(streams, stop, PATIENCE if patience is None else patience))
+        entry = (streams, stop)
+        self._watched.append(entry)
         try:
             yield
         finally:
+            self._watched.remove(entry)
             watch.cancel()
 
     async def _watch(self, streams: tuple[str, ...], stop: asyncio.Event, patience: float) -> None:
