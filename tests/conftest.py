@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from functools import lru_cache
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
@@ -15,9 +17,11 @@ from app.pairs.options import PairOptions
 QUICK_WITHOUT = ("slow", "browser", "weights", "network", "gpu")
 """Marks of tests that `--quick` leaves out. Tests below e2e/ and tests of the fixtures here get theirs by
 themselves."""
+WHOLE_FILE = re.compile(rf"^pytestmark = pytest\.mark\.({'|'.join(QUICK_WITHOUT)})$", re.MULTILINE)
 
 # the machine is shared: no test may fail for being slow, and none for being unlucky
 settings.register_profile("steady", deadline=None, derandomize=True)
+settings.register_profile("quick", settings.get_profile("steady"), max_examples=20)
 settings.load_profile("steady")
 
 
@@ -35,6 +39,22 @@ def embedded(load_embedded: Callable[[str], Pair]) -> Pair:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--quick", action="store_true", help="only tests that need no weights and no browser, in seconds")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("--quick"):
+        settings.load_profile("quick")
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Files of which `--quick` would run nothing are not imported for it: with what they need, that takes as long as
+    many tests, and once in every process."""
+    if not config.getoption("--quick"):
+        return None
+    if collection_path.is_dir():
+        return collection_path.name == "e2e" or None
+    python = collection_path.suffix == ".py"
+    return (python and bool(WHOLE_FILE.search(collection_path.read_text(encoding="utf-8")))) or None
 
 
 # before pytest's own, which chooses by marks

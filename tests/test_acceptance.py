@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -14,6 +14,7 @@ from app.engine.sampling import warp
 from app.engine.scored import DraftRows, HostRows
 from app.errors import RequestError
 from app.record.trace import Sampling
+from tests.support.examples import examples
 
 Rows = NDArray[np.float32]
 LOSSLESS = [name for name, acceptor in ACCEPTORS.items() if acceptor.lossless]
@@ -54,7 +55,7 @@ def some_rows(rng: np.random.Generator, count: int, size: int, zeros: float, pea
     return some
 
 
-@settings(max_examples=250, deadline=None)
+@examples(250)
 @given(
     name=st.sampled_from(list(ACCEPTORS)),
     seed=st.integers(0, 2**32),

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any, cast
 
@@ -67,6 +68,36 @@ def target_of(path: Path, backend: str, **options: Any) -> Model:
     return load(backend, path, **options).target
 
 
+@pytest.fixture(scope="module")
+def plain_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Model]:
+    """The plain tiny target by backend, loaded once: a test works on sequences of its own."""
+    return cache(lambda backend: target_of(tiny(tmp_path_factory.mktemp("plain") / "tiny"), backend))
+
+
+@pytest.fixture
+def plain(plain_of: Callable[[str], Model], backend: str) -> Model:
+    return plain_of(backend)
+
+
+KEPT = np.arange(3, 123, 3)
+
+
+@pytest.fixture(scope="module")
+def sighted_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Pair]:
+    """By backend, loaded once: a target, and a draft that reads its states and scores KEPT."""
+
+    def sighted(backend: str) -> Pair:
+        directory = tmp_path_factory.mktemp("sighted")
+        return load(backend, tiny(directory / "target"), conditioned(directory / "draft", KEPT))
+
+    return cache(sighted)
+
+
+@pytest.fixture
+def sighted_pair(sighted_of: Callable[[str], Pair], backend: str) -> Pair:
+    return sighted_of(backend)
+
+
 def near(rows: Rows, others: Rows) -> bool:
     return bool(np.allclose(rows, others, atol=1e-4 * np.abs(others).max()))
 
@@ -105,8 +136,8 @@ def test_the_engines_agree(tmp_path: Path, config: dict[str, Any]) -> None:
     assert (one.argmax(1) == other.argmax(1)).all()
 
 
-def test_num_logits_gives_the_last_rows(tmp_path: Path, backend: str) -> None:
-    sequence = target_of(tiny(tmp_path / "tiny"), backend).new_sequence()
+def test_num_logits_gives_the_last_rows(plain: Model) -> None:
+    sequence = plain.new_sequence()
     every = sequence.forward(IDS, len(IDS)).copy()
     assert every.shape == (len(IDS), 128)
     assert every.dtype == np.float32
@@ -116,10 +147,9 @@ def test_num_logits_gives_the_last_rows(tmp_path: Path, backend: str) -> None:
         assert sequence.length == len(IDS)
 
 
-def test_what_was_rolled_back_leaves_no_trace(tmp_path: Path, backend: str) -> None:
-    model = target_of(tiny(tmp_path / "tiny"), backend)
-    fresh = model.new_sequence().forward(IDS, 1).copy()
-    sequence = model.new_sequence()
+def test_what_was_rolled_back_leaves_no_trace(plain: Model) -> None:
+    fresh = plain.new_sequence().forward(IDS, 1).copy()
+    sequence = plain.new_sequence()
     for cut in (0, 1, 31, 32, 33, 79):
         sequence.rollback(0)
         if cut:
@@ -131,30 +161,28 @@ def test_what_was_rolled_back_leaves_no_trace(tmp_path: Path, backend: str) -> N
     sequence.close()
 
 
-def test_sequences_share_weights_and_nothing_else(tmp_path: Path, backend: str) -> None:
-    model = target_of(tiny(tmp_path / "tiny"), backend)
-    alone = model.new_sequence().forward([*IDS, 42], 1).copy()
-    first, second = model.new_sequence(), model.new_sequence()
+def test_sequences_share_weights_and_nothing_else(plain: Model) -> None:
+    alone = plain.new_sequence().forward([*IDS, 42], 1).copy()
+    first, second = plain.new_sequence(), plain.new_sequence()
     first.forward(IDS, 1)
     second.forward(IDS[:7], 1)
     second.rollback(3)
     assert (first.length, second.length) == (len(IDS), 3)
     assert near(first.forward([42], 1), alone)
     first.close()
-    again = model.new_sequence()
+    again = plain.new_sequence()
     assert again.length == 0
     assert near(again.forward([*IDS, 42], 1), alone)
 
 
-def test_a_row_is_near_the_same_in_every_window_and_the_promise_says_how_near(tmp_path: Path, backend: str) -> None:
-    model = target_of(tiny(tmp_path / "tiny"), backend)
-    sequence = model.new_sequence()
+def test_a_row_is_near_the_same_in_every_window_and_the_promise_says_how_near(plain: Model) -> None:
+    sequence = plain.new_sequence()
     together = sequence.forward(IDS, 9).copy()
     for width in (1, 2, 4, 8):
         sequence.rollback(len(IDS) - width)
         rows = sequence.forward(IDS[-width:], width)
         assert near(rows, together[-width:])
-        if model.bit_identical:
+        if plain.bit_identical:
             assert np.array_equal(rows, together[-width:])
 
 
@@ -172,11 +200,10 @@ def test_breaking_the_contract_is_an_assertion(tmp_path: Path, backend: str) -> 
             sequence.forward([4], rows)
 
 
-def test_a_long_prompt_is_read_in_parts(tmp_path: Path, backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    model = target_of(tiny(tmp_path / "tiny"), backend)
-    at_once = model.new_sequence().forward(IDS, 3).copy()
+def test_a_long_prompt_is_read_in_parts(plain: Model, backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    at_once = plain.new_sequence().forward(IDS, 3).copy()
     monkeypatch.setattr(f"app.backends.{backend}.model.PREFILL", 16)
-    sequence = model.new_sequence()
+    sequence = plain.new_sequence()
     assert near(sequence.forward(IDS, 3), at_once)
     assert sequence.length == len(IDS)
 
@@ -211,18 +238,11 @@ def test_a_trimmed_draft_uses_its_targets_embeddings(trimmed_pair: tuple[Path, P
     np.testing.assert_allclose(rows, expected[:, kept], atol=1e-4 * np.abs(expected).max())
 
 
-KEPT = np.arange(3, 123, 3)
-
-
-def sighted_pair(directory: Path, backend: str) -> Pair:
-    """A target, and a draft that reads its states and scores KEPT."""
-    target, draft = tiny(directory / "target"), conditioned(directory / "sighted", KEPT)
-    return load(backend, target, draft)
-
-
-def test_states_are_what_the_output_layer_reads(tmp_path: Path, backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_states_are_what_the_output_layer_reads(
+    sighted_pair: Pair, plain: Model, backend: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Of every token of the last pass, also where it was made in parts or by windows."""
-    target = sighted_pair(tmp_path, backend).target
+    target = sighted_pair.target
     assert target.state_width == 64
     expected = reference_states(TINY, weights(TINY), IDS)
     cache = cast(StatesCache, target.new_sequence((1, 4)))
@@ -232,13 +252,12 @@ def test_states_are_what_the_output_layer_reads(tmp_path: Path, backend: str, mo
     for begin, end in ((70, 71), (71, 75), (75, 80)):
         cache.forward(IDS[begin:end], end - begin)
         np.testing.assert_allclose(cache.states[: end - begin], expected[begin:end], atol=1e-3)
-    alone = target_of(tmp_path / "target", backend)
-    assert alone.state_width is None
-    assert not alone.reads_states
+    assert plain.state_width is None
+    assert not plain.reads_states
 
 
-def test_a_draft_that_reads_states_computes_the_formulas(tmp_path: Path, backend: str) -> None:
-    draft = sighted_pair(tmp_path, backend).draft
+def test_a_draft_that_reads_states_computes_the_formulas(sighted_pair: Pair) -> None:
+    draft = sighted_pair.draft
     assert draft is not None
     assert draft.reads_states
     before = np.random.default_rng(5).standard_normal((len(IDS), 128)).astype(np.float32)
@@ -253,15 +272,14 @@ def test_a_draft_that_reads_states_computes_the_formulas(tmp_path: Path, backend
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
-def test_what_a_draft_reads_in_a_run_are_its_targets_states(tmp_path: Path, backend: str, temperature: float) -> None:
+def test_what_a_draft_reads_in_a_run_are_its_targets_states(sighted_pair: Pair, temperature: float) -> None:
     """Its q of every drafted token is that of the formulas over the text so far: the target's states for what is known,
     its own for what it guesses."""
-    pair = sighted_pair(tmp_path, backend)
     sampling = Sampling(temperature=temperature, top_p=0.9 if temperature else 1.0, seed=2)
     request = Request(prompt="HELLO", chat_template=False, max_tokens=16, k=4, arms="speculative", sampling=sampling)
-    rounds = [each for each in Session(pair).run(request) if isinstance(each, Round)]
+    rounds = [each for each in Session(sighted_pair).run(request) if isinstance(each, Round)]
     shape, own = TINY | {"num_hidden_layers": 1}, conditioned_weights()
-    context = pair.tokenizer.encode("HELLO")
+    context = sighted_pair.tokenizer.encode("HELLO")
     judged = 0
     for each in rounds:
         ids, before = list(context), np.zeros((len(context), 128))
@@ -279,13 +297,13 @@ def test_what_a_draft_reads_in_a_run_are_its_targets_states(tmp_path: Path, back
 
 
 @TORCH
-def test_the_engines_keep_the_same_drafts(tmp_path: Path) -> None:
+def test_the_engines_keep_the_same_drafts(sighted_of: Callable[[str], Pair]) -> None:
     request = Request(
         prompt="HELLO", chat_template=False, max_tokens=40, k=4, sampling=Sampling(temperature=1.0, seed=5)
     )
 
     def drafted(backend: str) -> list[tuple[str, int, list[int], list[str]]]:
-        said = [each for each in Session(sighted_pair(tmp_path, backend)).run(request) if isinstance(each, Round)]
+        said = [each for each in Session(sighted_of(backend)).run(request) if isinstance(each, Round)]
         return sorted(
             (each.arm, each.index, [one.id for one in each.drafted], [one.state for one in each.drafted])
             for each in said
@@ -294,12 +312,12 @@ def test_the_engines_keep_the_same_drafts(tmp_path: Path) -> None:
     assert drafted("openvino") == drafted("torch")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sighted", [False, True])
 def test_a_pair_runs_and_both_arms_agree(
-    tmp_path: Path, trimmed_pair: tuple[Path, Path], backend: str, sighted: bool
+    trimmed_pair: tuple[Path, Path], sighted_of: Callable[[str], Pair], backend: str, sighted: bool
 ) -> None:
-    target, draft = trimmed_pair
-    session = Session(sighted_pair(tmp_path, backend) if sighted else load(backend, target, draft))
+    session = Session(sighted_of(backend) if sighted else load(backend, *trimmed_pair))
     for drafter in session.drafters:
         events = list(session.run(Request(prompt="HELLO", chat_template=False, max_tokens=60, drafter=drafter)))
         assert isinstance(events[0], RunStarted)

@@ -25,6 +25,7 @@ def text(pair: Pair, name: str, sampling: Sampling, k: int, **options: Any) -> t
     return tuple(token for one in arm for token in one.token_ids), arm[-1].finish_reason
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", LOSSLESS)
 @pytest.mark.parametrize("pair", PAIRS)
 def test_exact_text_of_both_arms_at_temperature_0(pair: str, name: str) -> None:
@@ -85,6 +86,7 @@ def test_exact_text_ends_alike_wherever_the_stop_token_falls(name: str, stop_ids
     assert {(1, False), (2, True)} <= places  # first, as the target's own; later, as an accepted draft
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["coupled", "exact"])
 @pytest.mark.parametrize("limit", [{"max_tokens": n} for n in range(1, 9)] + [{"n_positions": n} for n in range(3, 11)])
 def test_exact_text_ends_alike_where_a_limit_cuts_a_window(limit: dict[str, int], name: str) -> None:

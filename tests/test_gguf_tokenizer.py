@@ -155,6 +155,7 @@ def test_llama_3s_split_has_many_names(tmp_path: Path, kind: str) -> None:
     assert files.tokenizer().encode("A")[0] == 1  # and begins with BOS
 
 
+@pytest.mark.slow
 def test_llama_3_is_known_by_its_specials(tmp_path: Path) -> None:
     tokens = [*BYTE_TOKENS, *(f"t{i}" for i in range(128256 - 129)), "<|begin_of_text|>"]
     files = pre(tmp_path, None, tokens)
@@ -180,6 +181,7 @@ def with_specials(path: Path, names: list[str], vocab: int, *, ordinary: int | N
     return path
 
 
+@pytest.mark.slow
 def test_specials_of_other_names_are_allowed_said_and_never_proposed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -198,6 +200,7 @@ def test_specials_of_other_names_are_allowed_said_and_never_proposed(
         check_pair(ModelFiles(target, tmp_path), ModelFiles(other, tmp_path))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", ["openvino", "torch"])
 def test_a_draft_with_more_ids_than_its_target_never_proposes_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, backend: str

@@ -104,6 +104,7 @@ def test_coupleds_sums_are_log_p_and_the_noise() -> None:
     assert grounds.draft_sum is None  # p is 0: no noise helps
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("acceptor", ["rejection", "lenient", "upstream"])
 def test_where_the_coin_says_all_there_are_no_grounds(acceptor: str) -> None:
     assert {token.grounds for round_ in ran(acceptor) for token in round_.drafted} == {None}
@@ -117,6 +118,7 @@ def test_traces_with_grounds_round_trip(acceptor: str, temperature: float) -> No
     assert trace.read(trace.write(events)) == events
 
 
+@pytest.mark.slow
 def test_overlap_is_the_chance_that_rejection_keeps_a_draft() -> None:
     tokens = [token for round_ in ran("rejection", seeds=12) for token in round_.drafted if token.state in JUDGED]
     expected = [token.overlap for token in tokens]

@@ -192,6 +192,7 @@ def test_a_file_that_had_come_whole_when_the_fetch_ended_is_taken(there: Hub, mo
     assert len(there.sent(shard.name)) == asked
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ending", [signal.SIGKILL, signal.SIGINT])
 def test_a_killed_fetch_is_resumed_and_runs(there: Hub, tmp_path: Path, ending: signal.Signals) -> None:
     """From an empty cache: a pair of ids, killed midway, started again, running."""

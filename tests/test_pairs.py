@@ -136,6 +136,7 @@ def test_a_padded_vocabulary_is_allowed_and_runs(tmp_path: Path) -> None:
         assert max(metrics.arms["target"].token_ids) >= 128  # the padding is said, and read by the draft
 
 
+@pytest.mark.slow
 def test_the_shorter_context_counts(tmp_path: Path) -> None:
     target, draft = tiny(tmp_path / "target"), tiny(tmp_path / "draft", {"max_position_embeddings": 32})
     metrics = Metrics(Session(pairs.load(options(target, draft))).run(Request(prompt="HELLO", chat_template=False)))
@@ -264,6 +265,7 @@ def test_a_run_that_waited_while_the_pair_changed_reads_its_prompt_anew(two: Ses
     assert Metrics(events).reason in ("stop", "length")
 
 
+@pytest.mark.slow
 def test_a_switch_waits_for_the_run_before_it(two: Session) -> None:
     run = two.run(HELLO)
     next(run)

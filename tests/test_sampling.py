@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy import stats  # type: ignore[import-untyped]
@@ -19,6 +19,7 @@ from app.engine.round_record import alternatives, residual_alternatives, top_alt
 from app.engine.sampling import NonFiniteLogits, top_ids, warp
 from app.errors import RequestError
 from app.record.trace import Sampling
+from tests.support.examples import examples
 
 Row = NDArray[np.float32]
 ROOT = Path(__file__).parents[1]
@@ -64,7 +65,7 @@ def test_warp_on_four_tokens() -> None:
     assert one(logits, Sampling(1.0, top_k=2, top_p=0.5)).tolist() == [0, 1, 0, 0]
 
 
-@settings(max_examples=150, deadline=None)
+@examples(150)
 @given(
     st.data(),
     st.sampled_from([0.0, 1e-3, 0.3, 1.0, 5.0]),
@@ -158,7 +159,7 @@ def test_validate_takes_the_ends_of_every_range() -> None:
 # --- the largest of a row ---
 
 
-@settings(max_examples=150, deadline=None)
+@examples(150)
 @given(st.integers(1, 3000), st.integers(1, 40), st.integers(1, 200), st.integers(0, 2**32))
 def test_top_ids_are_those_of_a_stable_sort(size: int, n: int, levels: int, seed: int) -> None:
     values = np.random.default_rng(seed).integers(0, levels, size).astype(np.float32)
@@ -191,7 +192,7 @@ def test_draw_is_the_inverse_of_the_cumulative_sum() -> None:
     assert [draw(weights, u) for u in (0, 0.2499, 0.25, 0.7499, 0.75, 1 - 2**-53)] == [1, 1, 3, 3, 4, 4]
 
 
-@settings(max_examples=200, deadline=None)
+@examples(200)
 @given(st.data(), st.floats(0, 1, exclude_max=True, allow_subnormal=False))
 def test_draw_never_takes_a_weight_of_zero(data: st.DataObject, u: float) -> None:
     size = data.draw(st.sampled_from([1, 3, 255, 256, 257, 1000]))

@@ -51,6 +51,7 @@ def test_the_coupled_acceptor_prints_one_text_at_any_temperature(pair: Load) -> 
     assert text(alone) != greedy_text(target, PROMPT, 24)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("prompt", [[1], [0], PROMPT, [0] * 9, list(range(V)) * 2])
 def test_prompts_follow_one_another(pair: Load, prompt: list[int]) -> None:
     target, draft = pair(n_positions=96)
@@ -59,6 +60,7 @@ def test_prompts_follow_one_another(pair: Load, prompt: list[int]) -> None:
         assert text(alone) == text(speculative) == greedy_text(target, each, 24)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("k", [2, 3, 5, 8])
 def test_the_context_is_filled_to_its_last_position(pair: Load, k: int) -> None:
     target, draft = pair(n_positions=20, windows=(2, 3, 5, 8))

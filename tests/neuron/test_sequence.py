@@ -7,12 +7,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
 torch = pytest.importorskip("torch", reason="the Neuron backend needs torch")
 
 from app.errors import ModelError  # noqa: E402
+from tests.support.examples import examples  # noqa: E402
 from tests.support.neuron_device import Runtime  # noqa: E402
 from tests.support.neuron_pairs import (  # noqa: E402
     ON_NXD_INFERENCE,
@@ -145,7 +146,7 @@ def test_prompts_below_at_and_beyond_the_prefill_bucket(pair: Load, length: int)
     np.testing.assert_array_equal(sequence.forward([1], 1), expected(target, [*prompt, 1], 1))
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@examples(30, suppress=(HealthCheck.function_scoped_fixture,))
 @given(st.data())
 def test_any_order_of_passes_and_rollbacks(pair: Load, runtime: Runtime, data: st.DataObject) -> None:
     """Whatever was cached and forgotten before, a row is that of a clean context."""
