@@ -31,6 +31,7 @@ def engine_logits(directory: Path, dtype: str = "f32") -> Any:
     return model.new_sequence().forward(IDS, len(IDS))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "bias", "shards"),
     [
@@ -57,6 +58,7 @@ def test_weights_stored_as_bf16_are_read(tmp_path: Path) -> None:
     np.testing.assert_allclose(engine_logits(directory), expected, atol=1e-3 * np.abs(expected).max())
 
 
+@pytest.mark.slow
 def test_quantised_weights_stay_near_the_formulas(tmp_path: Path) -> None:
     tensors = weights(TINY)
     directory = save_directory(tmp_path / "tiny", TINY, tensors)

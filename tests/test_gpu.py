@@ -1,6 +1,6 @@
 """What only a GPU can show: recorded programs, fused kernels, bits that do not depend on the window. `-m gpu`; skipped,
 and said to be, where PyTorch sees none. Small random weights, made on the spot; the same code runs on the processor in
-test_torch."""
+tests/torch."""
 
 from __future__ import annotations
 

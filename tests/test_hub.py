@@ -35,10 +35,17 @@ def directory(path: Path, change: dict[str, Any] | None = None) -> Path:
     return save_tokenizer(save_directory(path, config, weights(config), shards=2))
 
 
+@pytest.fixture(scope="module")
+def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("hub")
+    for name in ("tiny-llama", "draft"):
+        directory(folder / "acme" / name)
+    return folder
+
+
 @pytest.fixture
-def there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
-    directory(tmp_path / "hub" / "acme" / "tiny-llama")
-    directory(tmp_path / "hub" / "acme" / "draft")
+def there(published: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    shutil.copytree(published, tmp_path / "hub")
     monkeypatch.setenv("PLAYGROUND_MODELS", str(tmp_path / "models"))
     monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
     for name in ("HF_TOKEN", "HF_HUB_OFFLINE", "HF_HUB_CACHE", "HUGGING_FACE_HUB_TOKEN"):
@@ -78,6 +85,7 @@ def test_ids_and_links_are_understood(text: str, meant: Reference | None, monkey
     assert parse(text) == meant
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", ["openvino", "torch"])
 def test_a_pair_of_ids_runs_on_every_engine(there: Hub, backend: str) -> None:
     if backend == "torch":
@@ -144,6 +152,7 @@ def test_offline_uses_what_was_fetched_before(there: Hub, monkeypatch: pytest.Mo
         monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
 
 
+@pytest.mark.slow
 def test_a_broken_line_goes_on_where_it_broke(there: Hub) -> None:
     there.cut, there.cuts = 5000, 3
     seen: list[tuple[int, int]] = []

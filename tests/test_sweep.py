@@ -53,7 +53,7 @@ def test_one_run_tells_what_smaller_windows_would_have_measured(agreement: str, 
 
 
 def test_where_every_draft_is_kept_all_is_known() -> None:
-    found = swept(agreement="same", max_tokens=481, temperature=0.0)
+    found = swept(agreement="same", max_tokens=241, temperature=0.0)
     assert found.acceptance_rate == 1.0
     assert found.target_tpot_s == pytest.approx(0.010)
     assert found.cost_ratio == pytest.approx(0.1)
@@ -106,7 +106,7 @@ def test_a_useless_draft_is_said_to_be_one() -> None:
 
 
 def test_words_name_the_best_and_the_cost_of_the_others() -> None:
-    found = swept(agreement="same", max_tokens=481, temperature=0.0)
+    found = swept(agreement="same", max_tokens=241, temperature=0.0)
     best, chance, losses, formula = sweep_words.sentences(found)
     assert "Each was run once" in chance
     assert best.startswith("k = 8 is the best of these:")
