@@ -142,10 +142,12 @@ class Ranks:
         self._ended = True
         try:
             self.announce(END, 0, 0, 0, 0, ())
-            dist.destroy_process_group()
         except RankGone:  # then none is left to follow
             for child in self.children:
                 child.kill()
+        # in any case: a group that is left to the end of the interpreter has threads that would still ask for it,
+        # and then the process aborts
+        dist.destroy_process_group()
         for child in self.children:
             child.wait()
 
