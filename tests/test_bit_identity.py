@@ -1,10 +1,12 @@
 """On the embedded pair: both arms print the same tokens at temperature 0 with every lossless acceptor, and at any
-temperature with `coupled`. 24 prompts x 128 tokens; minutes, so not among the quick proofs of test_exact."""
+temperature with `coupled`. 24 prompts x 128 tokens, each with two of the four acceptors, each acceptor with every k;
+minutes, so not among the quick proofs of test_exact."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -21,11 +23,25 @@ ENTRIES: list[dict[str, str]] = json.loads(
 )
 CATEGORIES = sorted({entry["category"] for entry in ENTRIES})
 LOSSLESS = [name for name, acceptor in ACCEPTORS.items() if acceptor.lossless]
+WINDOWS = (3, 4, 5, 8)
 
 
-def test_there_are_24_prompts_and_4_lossless_acceptors() -> None:
+def asked_of(category: int, number: int) -> list[tuple[str, int]]:
+    """The acceptors and windows of one prompt: all four acceptors by two prompts of a category, each with another
+    window in each category."""
+    return [(LOSSLESS[place], WINDOWS[(place + category + number) % 4]) for place in (number % 2, number % 2 + 2)]
+
+
+def test_there_are_24_prompts_and_4_lossless_acceptors_with_all_windows() -> None:
     assert len(CATEGORIES) * PER_CATEGORY == 24
     assert sorted(LOSSLESS) == ["block", "coupled", "exact", "rejection"]
+    every = {
+        each
+        for category in range(len(CATEGORIES))
+        for number in range(PER_CATEGORY)
+        for each in asked_of(category, number)
+    }
+    assert every == set(product(LOSSLESS, WINDOWS))
 
 
 def tokens(session: Session, request: Request) -> list[int]:
@@ -44,7 +60,7 @@ def test_the_arms_are_bit_identical(embedded: Pair, category: str) -> None:
         greedy = Request(prompt=prompt, max_tokens=MAX_TOKENS, arms="target")
         alone = tokens(session, greedy)
         lengths.append(len(alone))
-        for name, k in zip(LOSSLESS, (3, 4, 5, 8), strict=True):
+        for name, k in asked_of(CATEGORIES.index(category), number):
             assert tokens(session, replace(greedy, arms="speculative", acceptor=name, k=k)) == alone, (prompt, name)
         warm = replace(greedy, acceptor="coupled", sampling=Sampling(temperature=1.0, seed=number))
         alone = tokens(session, warm)
