@@ -38,6 +38,8 @@
       const token = this.#tokenOf(element);
       if (!token || (this.pinned && !pin)) return;
       this.#mark(element);
+      // not under a mouse that passes over it
+      if (pin || element === document.activeElement) this.panes.find((pane) => pane.tokens.has(element)).lead();
       if (pin) this.pinned = element;
       this.element.classList.toggle("pinned", Boolean(this.pinned));
       this.element.replaceChildren(...cardContent(this.store.run, token));

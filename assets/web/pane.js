@@ -70,13 +70,47 @@
         this.empty,
       );
       this.twin = null; // the other pane, which scrolls with this one
+      this.led = false;
       this.list.addEventListener("scroll", () => this.#scrolled());
       this.reset();
     }
 
     #scrolled() {
       this.follow = this.list.scrollTop + this.list.clientHeight > this.list.scrollHeight - 30;
-      if (this.twin && !this.store.live && !this.store.playing) this.twin.list.scrollTop = this.list.scrollTop;
+      const led = this.led;
+      this.led = false;
+      if (!led && this.twin && !this.store.live && !this.store.playing) this.lead();
+    }
+
+    /** The other pane shows the same place of the answer, though refused drafts make one of them longer: the current
+     * token stands as high in both, or where it is out of sight the first one that is in it. */
+    lead() {
+      const { tokens } = this.data;
+      const [from, to] = [this.list.scrollTop, this.list.scrollTop + this.list.clientHeight];
+      let place = this.tokens.get(this.list.querySelector(".current"))?.index ?? -1;
+      if (place < 0 || this.#top(place) < from || this.#top(place) > to) {
+        let last = tokens.length - 1;
+        place = 0;
+        while (place < last) {
+          const middle = (place + last) >> 1;
+          if (this.#top(middle) + this.elements.get(tokens[middle]).offsetHeight > from) last = middle;
+          else place = middle + 1;
+        }
+      }
+      if (place < tokens.length) this.twin.showAt(place, this.#top(place) - from);
+    }
+
+    #top(place) {
+      return this.elements.get(this.data.tokens[place]).offsetTop - this.list.offsetTop;
+    }
+
+    /** Scroll so that the answer's token `place` stands `distance` below the pane's upper edge. */
+    showAt(place, distance) {
+      const last = this.data.tokens.length - 1;
+      if (last < 0) return;
+      const before = this.list.scrollTop;
+      this.list.scrollTop = this.#top(Math.min(place, last)) - distance;
+      this.led = this.list.scrollTop !== before; // its own event leads nobody back
     }
 
     /** Show the answer from its beginning. */
