@@ -99,9 +99,9 @@ def _nothing_kept(trace: Trace, metrics: Metrics) -> Advice | None:
     return Advice("nothing", f"In {100 * share:.0f}% of the rounds that drafted nothing was kept.", share)
 
 
-def _window(trace: Trace, metrics: Metrics) -> Advice | None:
-    """A smaller window by what-if, or a wider one where most are kept to their end."""
-    timed = [(other.tpot_s, other.k) for other in theory.what_if(trace) if other.tpot_s is not None]
+def window_advice(metrics: Metrics, windows: list[theory.WhatIf]) -> Advice | None:
+    """A smaller window by what-if, or a wider one where most are kept to their end; of the run's `theory.what_if`."""
+    timed = [(other.tpot_s, other.k) for other in windows if other.tpot_s is not None]
     if not timed or metrics.started is None or metrics.started.request.k == AUTO:  # auto takes its own advice
         return None
     own, best = timed[-1], min(timed)
@@ -132,7 +132,7 @@ def _costly_draft(trace: Trace, metrics: Metrics) -> Advice | None:
 
 _JUDGES: tuple[Callable[[Trace, Metrics], Advice | None], ...] = (
     _pays,
-    _window,
+    lambda trace, metrics: window_advice(metrics, theory.what_if(trace)),
     _nothing_kept,
     _sure,
     _unsure,

@@ -12,8 +12,8 @@ from collections.abc import Iterable
 from typing import Any
 
 from app.record import conversation, theory
+from app.record.advice import window_advice
 from app.record.chosen import chosen_windows
-from app.record.limits import AUTO
 from app.record.metrics import ArmMetrics, Metrics, acceptance_by_kind
 from app.record.pieces import join_pieces
 from app.record.trace import (
@@ -210,28 +210,13 @@ def _tie(metrics: Metrics, at: int) -> str:
     return f" There: {', '.join(parts)}." if len(parts) == 2 else ""
 
 
-def advice(metrics: Metrics, windows: list[theory.WhatIf]) -> str:
-    """What to try next with the window k, in words; nothing where this run gives no reason."""
-    timed = [(other.tpot_s, other.k) for other in windows if other.tpot_s is not None]
-    if not timed or metrics.started is None or metrics.started.request.k == AUTO:  # auto takes its own advice
-        return ""
-    own, best = timed[-1], min(timed)
-    if best[0] < 0.97 * own[0]:
-        return (
-            f"Drafts were kept too seldom for k = {own[1]}: judged by this run, k = {best[1]} would take about "
-            f"{1000 * best[0]:.1f} ms a token instead of {1000 * own[0]:.1f}."
-        )
-    if metrics.arms["speculative"].acceptance_by_position[-1] > 0.5:
-        return f"More than half of the windows were kept to their end: a longer one than k = {own[1]} may pay."
-    return ""
-
-
 def analysis(metrics: Metrics, trace: list[Event]) -> Item:
     """What the page says of a finished trace: the advice under the verdict, the rest in the Rounds tab."""
     windows, used = theory.what_if(trace), conversation.room(metrics)
+    advice = window_advice(metrics, windows)
     return {
         "room": "" if used is None else conversation.room_sentence(*used),
-        "advice": advice(metrics, windows),
+        "advice": "" if advice is None else advice.sentence,
         "chosen": chosen_windows(trace),
         "kinds": [
             {"kind": kind, "accepted": accepted, "judged": judged}
