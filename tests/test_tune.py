@@ -20,6 +20,7 @@ from app.record.trace import Request
 from app.record.variants import Variant, variants
 from app.ui import playground, plots, sweep_view, tune
 from app.ui.desk import Desk, Visitor
+from app.ui.page import build_page
 from tests.support.pages import EXAMPLES, toy_session
 from tests.support.simulated import SimulatedSession
 from tests.support.traces import SPECULATIVE, started, target_arm, texts, trace
@@ -195,7 +196,7 @@ def test_the_tab_builds_offers_the_known_windows_and_opens_no_endpoint(windows: 
         with gr.Tab("Playground"):
             knobs = playground.build(session, desk, None)
         with gr.Tab("Tune k") as tab:
-            tune.build(session, desk, tab, knobs, EXAMPLES, "plotly.js")
+            tune.build_sweep(session, desk, tab, knobs, EXAMPLES, "plotly.js")
     (ks,) = [block for block in page.blocks.values() if getattr(block, "elem_id", "") == "tune-ks"]
     assert isinstance(ks, gr.CheckboxGroup)
     assert [value for _, value in ks.choices] == [*map(str, windows or range(2, 17)), "auto"]
@@ -203,8 +204,6 @@ def test_the_tab_builds_offers_the_known_windows_and_opens_no_endpoint(windows: 
 
 
 def test_without_a_model_only_recorded_runs_are_judged() -> None:
-    with gr.Blocks(analytics_enabled=False) as page, gr.Tabs(), gr.Tab("Tune k") as tab:
-        tune.build(None, Desk(), tab, {}, EXAMPLES, "plotly.js")
-    assert [block.value for block in page.blocks.values() if isinstance(block, gr.Button)] == [
-        "Judge the run in the Playground"
-    ]
+    buttons = [block.value for block in build_page(None).blocks.values() if isinstance(block, gr.Button)]
+    assert "Judge the run in the Playground" in buttons
+    assert not {"Sweep", "Stop"} & set(buttons)

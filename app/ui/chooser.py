@@ -139,8 +139,8 @@ def wire(
         apply_default_css=False,
         elem_id="pair-follower",
     )
-    follower.tick(lambda: everything(f"{session.chosen} is loaded."), None, every, **quiet)
-    page.load(lambda: everything(f"{session.chosen} is loaded."), None, every, **quiet)
+    for shows in (follower.tick, page.load):
+        shows(lambda: everything(f"{session.chosen} is loaded."), None, every, **quiet)
 
 
 def _fetched(desk: Desk, name: str, come: list[tuple[int, int, str]], stop: threading.Event) -> None:

@@ -53,7 +53,9 @@ def build_page(
                     elem_id="rounds-view",
                 )
             with gr.Tab("Tune k", id="tune") as tab:
-                tune.build(session, desk, tab, controls, examples, assets.plotly_address())
+                if session is not None:
+                    tune.build_sweep(session, desk, tab, controls, examples, assets.plotly_address())
+                tune.build_what_if(desk)
             with gr.Tab("Instruments", id="instruments"):
                 instruments.build(desk)
             with gr.Tab("Hardware", id="hardware"):

@@ -42,25 +42,7 @@ Shown = tuple[Any, Any, Any, Any]
 """Progress, words, figures, projection."""
 
 
-def build(
-    session: Session | None,
-    desk: Desk,
-    tab: gr.Tab,
-    playground: Mapping[str, Any],
-    examples: Sequence[dict[str, str]],
-    plotly: str,
-) -> None:
-    """Put the tab's components into the Blocks context it is called in.
-
-    session None: recorded runs only. playground: its prompt and knobs by name, whose settings hold here as well.
-    plotly: the address of Plotly's script.
-    """
-    if session is not None:
-        _sweep_part(session, desk, tab, playground, examples, plotly)
-    _what_if_part(Boundary(desk))
-
-
-def _sweep_part(
+def build_sweep(
     session: Session,
     desk: Desk,
     tab: gr.Tab,
@@ -68,6 +50,10 @@ def _sweep_part(
     examples: Sequence[dict[str, str]],
     plotly: str,
 ) -> None:
+    """Put the sweep's components into the Blocks context it is called in.
+
+    playground: its prompt and knobs by name, whose settings hold here as well. plotly: the address of Plotly's script.
+    """
     known = range(MIN_K, min(MAX_K, session.max_k) + 1) if session.windows is None else session.windows
     ks_known = [k for k in known if k >= MIN_K]
     which = [("these", OWN)]
@@ -298,7 +284,8 @@ def _drawn(steps: Iterator[Step], stop: asyncio.Event) -> Iterator[Shown]:
             due = time.perf_counter() + SECONDS_BETWEEN_UPDATES
 
 
-def _what_if_part(boundary: Boundary) -> None:
+def build_what_if(desk: Desk) -> None:
+    """Put the judgement of a single run into the Blocks context it is called in; it needs no session."""
     gr.HTML(
         '<section class="pg tune"><h2>What if, from a single run</h2><p class="fine">A recorded run '
         "tells what a smaller "
@@ -311,7 +298,7 @@ def _what_if_part(boundary: Boundary) -> None:
     ask = gr.Button("Judge the run in the Playground", elem_id="what-if", min_width=240)
     answer = gr.HTML("", apply_default_css=False, elem_id="what-if-answer", container=False)
     ask.click(
-        boundary.shown(judged, error_html),
+        Boundary(desk).shown(judged, error_html),
         jsonl,
         answer,
         js="() => [window.Playground.store.run.lines.length ? window.Playground.store.run.jsonl : '']",
