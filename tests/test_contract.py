@@ -102,6 +102,7 @@ def near(rows: Rows, others: Rows) -> bool:
     return bool(np.allclose(rows, others, atol=1e-4 * np.abs(others).max()))
 
 
+@pytest.mark.slow
 def test_the_formulas_are_computed(tmp_path: Path, backend: str) -> None:
     cases: list[tuple[dict[str, Any], bool]] = [
         ({}, False),

@@ -1,9 +1,7 @@
-"""The warp against a plain float64 one, the draws against their distributions, and the noise against its promises."""
+"""The warp against a plain float64 one, and the draws."""
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from scipy import stats  # type: ignore[import-untyped]
 
-from app.engine.noise import Noise, Purpose, draw, gumbel_max
+from app.engine.noise import draw
 from app.engine.requests import validate_sampling
 from app.engine.round_record import alternatives, residual_alternatives, top_alternatives
 from app.engine.sampling import NonFiniteLogits, top_ids, warp
@@ -213,78 +210,3 @@ def test_draw_never_takes_a_weight_of_zero(data: st.DataObject, u: float) -> Non
 def test_draw_refuses_nothing_to_draw_from() -> None:
     with pytest.raises(AssertionError, match="nothing to draw from"):
         draw(np.zeros(5, np.float32), 0.5)
-
-
-# --- noise ---
-
-
-def test_noise_is_uniform_and_independent_in_every_key() -> None:
-    by_seed = [Noise(seed).uniform(7, Purpose.ACCEPT) for seed in range(3000)]
-    by_position = [Noise(7).uniform(position, Purpose.ACCEPT) for position in range(3000)]
-    for draws in (by_seed, by_position):
-        assert min(draws) >= 0
-        assert max(draws) < 1
-        assert stats.kstest(draws, "uniform").pvalue > 1e-3
-        assert abs(np.corrcoef(draws[:-1], draws[1:])[0, 1]) < 0.06
-    by_purpose = [[Noise(seed).uniform(7, purpose) for seed in range(1000)] for purpose in Purpose]
-    assert np.abs(np.corrcoef(by_purpose) - np.eye(len(Purpose))).max() < 0.12
-
-
-def test_noise_is_the_same_in_another_process() -> None:
-    program = (
-        "from app.engine.noise import Noise, Purpose\n"
-        "noise = Noise(2**63 - 1)\n"
-        "print(*[noise.uniform(p, d).hex() for p in (0, 10**6) for d in Purpose], *noise.gumbel(3, 4))"
-    )
-    printed = [
-        subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT).stdout
-        for _ in range(2)
-    ]
-    noise = Noise(2**63 - 1)
-    here = [noise.uniform(p, d).hex() for p in (0, 10**6) for d in Purpose], noise.gumbel(3, 4)
-    assert printed[0] == printed[1] == " ".join([*here[0], *map(str, here[1])]) + "\n"
-
-
-def test_noise_of_a_round_is_its_positions_own_except_the_drafts() -> None:
-    """What was discarded is drafted and judged with fresh draws; what the target picks with is the position's."""
-    noise = Noise(3)
-    early, late = noise.at(10), noise.at(12)
-    for offset in range(3):
-        assert early.uniform(offset + 2, Purpose.FINAL) == late.uniform(offset, Purpose.FINAL)
-        assert late.uniform(offset, Purpose.FINAL) == noise.uniform(12 + offset, Purpose.FINAL)
-        assert np.array_equal(early.gumbel(offset + 2, 9), noise.gumbel(12 + offset, 9))
-        for purpose in (Purpose.DRAFT, Purpose.ACCEPT):
-            assert early.uniform(offset + 2, purpose) != late.uniform(offset, purpose)
-    draws = [
-        noise.at(position).uniform(offset, purpose)
-        for position, offset, purpose in np.ndindex(40, 16, 4)
-        for purpose in [Purpose(purpose + 1)]
-        if purpose in (Purpose.DRAFT, Purpose.ACCEPT)
-    ]
-    assert len(set(draws)) == len(draws)
-
-
-def test_gumbel_noise_is_gumbel_and_prefix_stable() -> None:
-    noise = Noise(9)
-    vector = noise.gumbel(5, 20_000)
-    assert stats.kstest(vector, "gumbel_r").pvalue > 1e-3
-    assert np.array_equal(noise.gumbel(5, 100), vector[:100])
-    some = np.array([3, 77, 19_999])
-    assert np.array_equal(-np.log(noise.exponential(5, some)), vector[some])
-    assert abs(np.corrcoef(vector, noise.gumbel(6, 20_000))[0, 1]) < 0.03
-    assert abs(np.corrcoef(vector[:-1], vector[1:])[0, 1]) < 0.03
-
-
-def test_exponential_noise_is_exponential_where_races_are_won() -> None:
-    """The least of many, times their number, is exponential again: it would not be with digits lost near 0."""
-    ids = np.arange(2000)
-    least = [2000 * float(Noise(seed).exponential(0, ids).min()) for seed in range(600)]
-    assert min(least) > 0
-    assert stats.kstest(least, "expon").pvalue > 1e-3
-
-
-def test_race_draws_from_the_distribution() -> None:
-    probs = np.array([0.05, 0, 0.6, 0.1, 0.25], np.float32)
-    counts = np.bincount([gumbel_max(probs, Noise(seed).at(4), 1) for seed in range(3000)], minlength=5)
-    assert counts[1] == 0
-    assert stats.chisquare(counts[[0, 2, 3, 4]], [150, 1800, 300, 750]).pvalue > 1e-3

@@ -168,6 +168,7 @@ def test_only_compiled_windows_are_offered() -> None:
         ours.run(replace(HELLO, k=5))
 
 
+@pytest.mark.slow
 def test_every_drafter_is_offered_and_its_rounds_say_whose_tokens_they_judge() -> None:
     ours, _ = session()
     assert ours.drafters == ("draft", "lookup", "draft+lookup")
