@@ -70,15 +70,15 @@
         this.empty,
       );
       this.twin = null; // the other pane, which scrolls with this one
-      this.led = false;
+      this.led = null; // where the other pane has scrolled this one to
       this.list.addEventListener("scroll", () => this.#scrolled());
       this.reset();
     }
 
     #scrolled() {
       this.follow = this.list.scrollTop + this.list.clientHeight > this.list.scrollHeight - 30;
-      const led = this.led;
-      this.led = false;
+      const led = this.list.scrollTop === this.led;
+      this.led = null;
       if (!led && this.twin && !this.store.live && !this.store.playing) this.lead();
     }
 
@@ -110,7 +110,7 @@
       if (last < 0) return;
       const before = this.list.scrollTop;
       this.list.scrollTop = this.#top(Math.min(place, last)) - distance;
-      this.led = this.list.scrollTop !== before; // its own event leads nobody back
+      if (this.list.scrollTop !== before) this.led = this.list.scrollTop; // which leads nobody back
     }
 
     /** Show the answer from its beginning. */
