@@ -20,6 +20,7 @@ def rows(**toy: object) -> dict[str, list[str]]:
     return {name.strip("`"): rest for name, *rest in cells}
 
 
+@pytest.mark.slow
 def test_the_table_tells_lossless_from_lossy() -> None:
     found = rows(agreement="bad", seed=4)
     for name, (lossless, acceptance, length, distance, same) in found.items():
@@ -29,6 +30,7 @@ def test_the_table_tells_lossless_from_lossy() -> None:
         assert name not in ("exact", "coupled") or same == "2 of 2"
 
 
+@pytest.mark.slow
 def test_a_perfect_draft_is_always_kept() -> None:
     assert rows(agreement="same")["rejection"][1] == "1.000"
 

@@ -38,7 +38,7 @@ TORCH = pytest.mark.skipif(
     importlib.util.find_spec("torch") is None,
     reason="needs app/backends/requirements-torch.txt",
 )
-BACKENDS = ["openvino", pytest.param("torch", marks=TORCH)]
+BACKENDS = ["openvino", pytest.param("torch", marks=[TORCH, pytest.mark.slow])]
 IDS = [5, 17, 3, 99, 64, 2, 2, 120, 31, 8] * 8
 Rows = NDArray[np.float32]
 
@@ -128,6 +128,7 @@ def test_a_llama_3_in_small_is_what_the_formulas_say_and_the_same_everywhere(tmp
     np.testing.assert_allclose(rows, expected, atol=1e-4 * np.abs(expected).max())
 
 
+@pytest.mark.slow
 @TORCH
 @pytest.mark.parametrize("config", [LLAMA3, TINY])
 def test_the_engines_agree(tmp_path: Path, config: dict[str, Any]) -> None:
@@ -297,6 +298,7 @@ def test_what_a_draft_reads_in_a_run_are_its_targets_states(sighted_pair: Pair, 
     assert judged > 12
 
 
+@pytest.mark.slow
 @TORCH
 def test_the_engines_keep_the_same_drafts(sighted_of: Callable[[str], Pair]) -> None:
     request = Request(

@@ -245,6 +245,7 @@ def test_an_upstream_acceptor_keeps_token_0_apart_from_its_padding(upstreams: ty
         assert (verdict.num_accepted, verdict.final_id) == (kept, final)
 
 
+@pytest.mark.slow
 def test_an_upstream_acceptor_with_dice_is_lossless_here_and_replayable(upstreams: types.ModuleType) -> None:
     torch = upstreams.torch
     acceptor = load_custom("someones_acceptors:Probabilistic")

@@ -146,6 +146,7 @@ def test_exact_rejection_keeps_a_draft_as_often_as_the_distributions_overlap(pai
     assert kept == pytest.approx(np.minimum(p[:shared], q[:shared]).sum(), abs=1e-6)
 
 
+@pytest.mark.slow
 def test_exact_block_keeps_at_least_as_many_as_rejection() -> None:
     gains = []
     for pair, setting in itertools.product(PAIRS.values(), SETTINGS.values()):

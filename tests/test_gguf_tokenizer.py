@@ -78,6 +78,7 @@ def test_typed_specials_and_marks_are_one_token(tmp_path: Path) -> None:
     assert (tokenizer.is_special(2), tokenizer.is_special(mark)) == (True, False)
 
 
+@pytest.mark.slow
 def test_merges_are_those_that_transformers_makes(tmp_path: Path) -> None:
     reference = pytest.importorskip("transformers.convert_slow_tokenizer")
     write_gguf(tmp_path / "spm.gguf", change=SHAPE, tokenizer=SPM)

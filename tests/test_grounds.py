@@ -40,6 +40,7 @@ def judged(rounds: list[Round]) -> Iterator[tuple[Round, int, DraftedToken, Grou
                 yield round_, place, token, token.grounds
 
 
+@pytest.mark.slow
 def test_typical_keeps_what_is_above_its_bar() -> None:
     for _, _, token, grounds in judged(ran("typical")):
         assert grounds.entropy is not None
@@ -50,6 +51,7 @@ def test_typical_keeps_what_is_above_its_bar() -> None:
         assert grounds.entropy == pytest.approx(token.target_entropy, abs=1e-4)
 
 
+@pytest.mark.slow
 def test_the_blocks_ratio_runs_over_the_window() -> None:
     """`block` alone judges every draft: its last passed coin counts."""
     for round_ in ran("block"):
@@ -63,6 +65,7 @@ def test_the_blocks_ratio_runs_over_the_window() -> None:
             assert round_.drafted[-1].threshold == pytest.approx(ratio, rel=1e-4)
 
 
+@pytest.mark.slow
 def test_exact_shows_the_draw_the_target_made_itself() -> None:
     for round_, _, token, grounds in judged(ran("exact")):
         assert (grounds.own_id == token.id) == (token.state == "accepted")
@@ -81,6 +84,7 @@ def test_exacts_own_uniform_is_the_positions_own() -> None:
     assert grounds == Grounds(own_id=int(np.searchsorted(np.cumsum(row), u, side="right")), own_u=u)
 
 
+@pytest.mark.slow
 def test_coupled_shows_both_noise_sums_and_the_larger_one_won() -> None:
     for round_, _, token, grounds in judged(ran("coupled")):
         assert grounds.own_sum is not None

@@ -307,6 +307,7 @@ def test_one_bad_pair_file_keeps_the_others_from_nothing(tmp_path: Path, caplog:
     assert "bad.toml is not offered" in caplog.text
 
 
+@pytest.mark.slow
 def test_a_token_that_only_the_tokenizer_knows_is_refused_in_a_prompt(tmp_path: Path) -> None:
     path = tiny(tmp_path / "tiny")
     tokenizer = Tokenizer.from_file(str(path / "tokenizer.json"))

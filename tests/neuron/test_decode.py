@@ -18,6 +18,8 @@ from tests.support.neuron_pairs import (  # noqa: E402
     text,
 )
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("k", WINDOWS)
 def test_both_arms_print_the_targets_greedy_text(pair: Load, k: int) -> None:
@@ -51,7 +53,6 @@ def test_the_coupled_acceptor_prints_one_text_at_any_temperature(pair: Load) -> 
     assert text(alone) != greedy_text(target, PROMPT, 24)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("prompt", [[1], [0], PROMPT, [0] * 9, list(range(V)) * 2])
 def test_prompts_follow_one_another(pair: Load, prompt: list[int]) -> None:
     target, draft = pair(n_positions=96)
@@ -60,7 +61,6 @@ def test_prompts_follow_one_another(pair: Load, prompt: list[int]) -> None:
         assert text(alone) == text(speculative) == greedy_text(target, each, 24)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("k", [2, 3, 5, 8])
 def test_the_context_is_filled_to_its_last_position(pair: Load, k: int) -> None:
     target, draft = pair(n_positions=20, windows=(2, 3, 5, 8))

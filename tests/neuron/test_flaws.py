@@ -27,7 +27,7 @@ from tests.support.neuron_pairs import (  # noqa: E402
     text,
 )
 
-pytestmark = ON_TRANSFORMERS_NEURONX
+pytestmark = [ON_TRANSFORMERS_NEURONX, pytest.mark.slow]
 
 
 def total_variation(samples: Sequence[tuple[int, ...]], probs: dict[tuple[int, ...], float]) -> float:
