@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import json
 import random
 import threading
 from collections import Counter
@@ -14,8 +13,9 @@ from typing import Any
 import httpx
 import pytest
 
-from app.record import trace
-from app.record.trace import RunFinished
+from app.bench import calls
+from app.errors import RequestError
+from app.record.trace import Event, RunFinished
 from app.ui import readers
 from app.ui.line import LENGTH
 from tests.support.pages import served, toy_session
@@ -35,27 +35,19 @@ def client(address: str) -> httpx.AsyncClient:
 
 async def called(http: httpx.AsyncClient, max_tokens: int, session: str | None = None) -> str:
     """The id of a run that was asked for."""
-    asked = {"data": run_values(max_tokens), "session_hash": session}
-    answer = await http.post("/gradio_api/call/run", json=asked)
-    assert answer.status_code == 200, answer.text
-    return str(answer.json()["event_id"])
+    return await calls.called(http, run_values(max_tokens), session)
 
 
-async def told(http: httpx.AsyncClient, event: str) -> str:
+async def told(http: httpx.AsyncClient, call: str) -> str:
     """How a run that was asked for ended: what its last event says, or the sentence it was refused with."""
-    last = ""
-    async with http.stream("GET", f"/gradio_api/call/run/{event}") as stream:
-        kind = ""
-        async for line in stream.aiter_lines():
-            if line.startswith("event: "):
-                kind = line.removeprefix("event: ")
-            elif line.startswith("data: ") and kind == "generating":
-                (last,) = json.loads(line.removeprefix("data: "))
-            elif line.startswith("data: ") and kind == "error":
-                return str(json.loads(line.removeprefix("data: "))["error"])
-    finished = trace.loads(last)
-    assert isinstance(finished, RunFinished)
-    return finished.reason
+    last: Event | None = None
+    try:
+        async for event in calls.events(http, call):
+            last = event
+    except RequestError as refused:
+        return str(refused)
+    assert isinstance(last, RunFinished)
+    return last.reason
 
 
 async def health(http: httpx.AsyncClient) -> dict[str, Any]:
@@ -133,6 +125,8 @@ def test_who_leaves_while_waiting_frees_the_place_at_once(monkeypatch: pytest.Mo
     async def scenario(address: str) -> None:
         async with client(address) as http:
             holder = asyncio.ensure_future(told(http, await called(http, 240)))
+            while not (await health(http))["running"]:
+                await asyncio.sleep(0.05)
             streams = [f"/gradio_api/call/run/{await called(http, 8, session)}" for session in (None, "named")]
             async with AsyncExitStack() as waiting:
                 for stream in streams:

@@ -1,7 +1,7 @@
 """What many visitors at once do to the page: who is served, how soon it answers meanwhile, and what it keeps of them.
 
 A page of a toy pair is served by a process of its own, as `serve` does it; its engine costs next to nothing, so that
-what is measured is the page.
+what is measured is the page. The crowd is this process's, whoever asks for the page meanwhile another's.
 """
 
 from __future__ import annotations
@@ -18,23 +18,27 @@ import time
 import urllib.request
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import aclosing, contextmanager
 from pathlib import Path
 from typing import Any
 
 import httpx
 
+from app.bench.calls import called, events
 from app.engine.session import Session
 from app.errors import RequestError
-from app.record import trace
-from app.record.trace import RunFinished
+from app.record.trace import Event, RunFinished
 
 POSTS, CLIENTS, TOKENS, LONG = 60, 200, 8, 200
 PERSONS_TOKENS, PERSONS_UPDATES = 48, 3
 """Of a person's run, and of it what is seen before it is stopped or left: a run that is left goes on for a while."""
 AT_ONCE = 20
+PATIENCE = 60.0
+"""Seconds after which a run, or the page's way back to idleness, is given up, and counted as lost."""
 LOOK_SECONDS = 0.2
 """How often the page is asked for meanwhile."""
+LOST = "lost"
+"""How a run ended of which nobody was told how it ended."""
 _API = "/gradio_api"
 
 
@@ -79,20 +83,21 @@ async def _measured(process: int, address: str, runs: int, tell: Callable[[str],
             with _asked_meanwhile(address) as seconds:
                 ends = await part
             tell(f"{name}: {_counted(ends)}; {_answers(seconds)}")
-        ends, memory = Counter[str](), []
+        ends, held = Counter[str](), list[tuple[int, int]]()
         with _asked_meanwhile(address) as seconds:
             for begun in range(0, runs, AT_ONCE):
                 numbers = range(begun, min(begun + AT_ONCE, runs))
                 ends.update(await asyncio.gather(*[visitors.random(number) for number in numbers]))
                 await visitors.idle()
-                memory.append(_memory(process))
+                held.append((_memory(process), await visitors.engine_memory()))
         tell(f"{runs} runs with random ends: {_counted(ends)}; {_answers(seconds)}")
-        fifth = max(1, len(memory) // 5)
-        before, after = statistics.median(memory[fifth : 2 * fifth] or memory), statistics.median(memory[-fifth:])
-        tell(
-            f"the page holds {after / 2**20:.1f} MiB after them, {100 * (after / before - 1):+.2f}% since the first "
-            f"{2 * fifth * AT_ONCE} ({before / 2**20:.1f} MiB)"
-        )
+        fifth = max(1, len(held) // 5)
+        for name, memory in zip(("page", "engine"), zip(*held, strict=True), strict=True):
+            before, after = statistics.median(memory[fifth : 2 * fifth] or memory), statistics.median(memory[-fifth:])
+            tell(
+                f"the {name}'s process holds {after / 2**20:.1f} MiB after them, {100 * (after / before - 1):+.2f}% "
+                f"since the first {min(runs, 2 * fifth * AT_ONCE)} ({before / 2**20:.1f} MiB)"
+            )
         tell(f"one more run: {await visitors.called('last')}")
 
 
@@ -130,24 +135,24 @@ class Visitors:
         """A person's run, stopped or left after a while, or a program's, read to its end."""
         choice = self._chance.random()
         if choice < 1 / 3:
-            return await self.called(f"program{number}")
-        return await self._person(f"person{number}x{secrets.token_hex(4)}", leaves=choice < 2 / 3)
+            run = self.called(f"program{number}")
+        else:
+            run = self._person(f"person{number}x{secrets.token_hex(4)}", leaves=choice < 2 / 3)
+        try:
+            return await asyncio.wait_for(run, PATIENCE)
+        except asyncio.TimeoutError:  # no TimeoutError yet in Python 3.10
+            return LOST
 
     async def called(self, session: str, max_tokens: int = TOKENS) -> str:
         """How a program's run ended."""
-        asked = {"data": _values(max_tokens), "session_hash": session}
-        answer = await self._http.post(f"{_API}/call/run", json=asked)
-        kind = last = ""
-        async with self._http.stream("GET", f"{_API}/call/run/{answer.json()['event_id']}") as stream:
-            async for line in stream.aiter_lines():
-                name, _, rest = line.partition(": ")
-                kind = rest if name == "event" else kind
-                if name == "data" and kind == "error":
-                    return str(json.loads(rest)["error"])
-                if name == "data" and kind == "generating":
-                    (last,) = json.loads(rest)
-        finished = trace.loads(last)
-        return finished.reason if isinstance(finished, RunFinished) else "broken off"
+        last: Event | None = None
+        try:
+            async with aclosing(events(self._http, await called(self._http, _values(max_tokens), session))) as told:
+                async for event in told:
+                    last = event
+        except RequestError as refused:
+            return str(refused)
+        return "served" if isinstance(last, RunFinished) and last.reason in ("length", "stop") else LOST
 
     async def _person(self, session: str, leaves: bool) -> str:
         run_id = secrets.token_hex(12)
@@ -167,17 +172,25 @@ class Visitors:
                     message.get("msg") == "process_completed"
                     and message.get("output", {}).get("is_generating") is False
                 ):
-                    return "stopped" if enough < 0 else "ended"
-        return "ended"
+                    return LOST if not message["success"] else "stopped" if enough < 0 else "served"
+        return LOST
 
     async def _join(self, name: str, session: str, data: list[Any]) -> None:
         asked = {"fn_index": self._functions[name], "data": data, "session_hash": session}
         (await self._http.post(f"{_API}/queue/join", json=asked)).raise_for_status()
 
     async def idle(self) -> None:
-        """Once nobody runs or waits."""
+        """Once nobody runs or waits. Raises RequestError where that does not come."""
+        end = time.monotonic() + PATIENCE
         while (state := (await self._http.get("/healthz")).json())["running"] or state["waiting"]:
+            if time.monotonic() > end:
+                raise RequestError(f"Nobody asks for anything any more, and the page still says {state}; report it.")
             await asyncio.sleep(0.05)
+
+    async def engine_memory(self) -> int:
+        """Bytes that its process holds."""
+        lines = (await self._http.get("/metrics")).text.splitlines()
+        return next(int(float(line.split()[1])) for line in lines if line.startswith("playground_engine_memory_bytes "))
 
 
 def ask(address: str) -> int:
@@ -211,11 +224,14 @@ def _values(max_tokens: int) -> list[Any]:
 
 
 def _counted(ends: Counter[str]) -> str:
-    return ", ".join(f"{count} {end}" for end, count in sorted(ends.items()))
+    return ", ".join(f"{count} {end}" for end, count in sorted({LOST: 0, **ends}.items()))
 
 
 def _answers(seconds: list[float]) -> str:
-    return f"the page answered in {1e3 * statistics.median(seconds):.0f} ms, {1e3 * max(seconds):.0f} ms at most"
+    return (
+        f"the page answered in {1e3 * statistics.median(seconds):.0f} ms, {1e3 * max(seconds):.0f} ms at most, of "
+        f"{len(seconds)} times"
+    )
 
 
 def _memory(process: int) -> int:
