@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -63,6 +67,36 @@ def test_a_session_holds_only_the_blocks_that_were_changed_for_it() -> None:
     assert len(one.blocks_config.blocks) == len(blocks.blocks)
     assert (len(one.config_values), len(other.config_values)) == (1, 0)
     assert blocks.blocks[known] is not changed
+
+
+ROOT = Path(__file__).resolve().parent.parent
+HELD = """
+import ctypes
+from app.ui import upkeep
+
+class Info(ctypes.Structure):
+    _fields_ = [(name, ctypes.c_size_t) for name in "arena small blocks mapped_blocks mapped a b c d e".split()]
+
+libc = ctypes.CDLL(None)
+libc.mallinfo2.restype = Info
+if {told}:
+    upkeep.free_large_blocks()
+for size in range(100_000, 4_000_000, 300_000):
+    bytes(size)
+before = libc.mallinfo2().mapped
+held = [bytes(100_000) for _ in range(20)]
+print((libc.mallinfo2().mapped - before) // 100_000)
+"""
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallinfo2"), reason="another C library than glibc")
+def test_large_blocks_stay_the_systems_own_whatever_was_freed_before() -> None:
+    told, left_alone = (
+        int(subprocess.check_output([sys.executable, "-c", HELD.replace("{told}", str(each))], cwd=ROOT))
+        for each in (True, False)
+    )
+    assert left_alone == 0, "what is freed raises the size of blocks that are given back"
+    assert told == 20
 
 
 def test_run_takes_auto_by_name(client: Client) -> None:

@@ -15,6 +15,13 @@ from app.record.trace import Event
 _CALL = "/gradio_api/call/run"
 
 
+def client(address: str) -> httpx.AsyncClient:
+    """Of a crowd: any number of connections, kept for less time than the page keeps them: a call that is sent just as
+    the page closes its connection is lost."""
+    limits = httpx.Limits(max_connections=None, keepalive_expiry=2)
+    return httpx.AsyncClient(base_url=address, timeout=300, limits=limits, trust_env=False)
+
+
 async def called(http: httpx.AsyncClient, values: list[Any], session: str | None = None) -> str:
     """The id of a run that is asked for. values: `/run`'s, in their order. Raises httpx.HTTPStatusError."""
     answer = await http.post(_CALL, json={"data": values, "session_hash": session})

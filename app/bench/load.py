@@ -24,7 +24,7 @@ from typing import Any
 
 import httpx
 
-from app.bench.calls import called, events
+from app.bench.calls import called, client, events
 from app.engine.session import Session
 from app.errors import RequestError
 from app.record.trace import Event, RunFinished
@@ -72,9 +72,7 @@ def figures(runs: int, tell: Callable[[str], None]) -> None:
 
 
 async def _measured(process: int, address: str, runs: int, tell: Callable[[str], None]) -> None:
-    async with httpx.AsyncClient(
-        base_url=address, timeout=300, limits=httpx.Limits(max_connections=None), trust_env=False
-    ) as http:
+    async with client(address) as http:
         visitors = Visitors(http, (await http.get("/config")).json())
         for name, part in (
             (f"{POSTS} direct posts during a run", visitors.posts()),

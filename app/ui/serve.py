@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 from app.errors import RequestError
 from app.places import ASSETS
 from app.record.trace import Trace
-from app.ui import log
+from app.ui import log, upkeep
 from app.ui.desk import Desk
 from app.ui.guard import LOOPBACK, WILDCARDS
 from app.ui.page import build_page, launch_options
@@ -88,6 +88,7 @@ def serve(session: Session | None, replay: Trace | None, address: Address, desk:
     if session is not None:
         desk.figures.memory.set_function(session.memory)
         desk.figures.restarts.set_function(lambda: getattr(session, "restarts", 0))
+    upkeep.free_large_blocks()
     page = build_page(session, examples(), replay, desk)
     gc.collect()
     gc.freeze()  # a page is some million objects that stay: looking through them costs passes of the models

@@ -1,7 +1,8 @@
-"""What Gradio keeps of every visitor and every run, without what this page never asks for."""
+"""What the page's process keeps of every visitor and every run, without what this page never asks for."""
 
 from __future__ import annotations
 
+import ctypes
 from collections import ChainMap
 from types import MappingProxyType
 from typing import Any
@@ -17,6 +18,8 @@ SESSIONS = 2048
 _described = BlocksConfig.config_for_block
 _begun = SessionState.__init__
 _NOTHING: Any = MappingProxyType({})
+_MMAP_THRESHOLD, _LARGE = -3, 64 * 1024
+"""mallopt's name for the size from which a block is the system's own, and that size in bytes."""
 
 
 def _for_the_page(_id: int, rendered_ids: list[int], block: Any, renderable: Renderable | None = None) -> Any:
@@ -41,3 +44,14 @@ def lighten(page: gr.Blocks) -> None:
     BlocksConfig.config_for_block = staticmethod(_for_the_page)  # type: ignore[method-assign]
     SessionState.__init__ = _begin  # type: ignore[method-assign, assignment]
     page._queue.ANALYTICS_MAX_EVENTS = 0
+
+
+def free_large_blocks() -> None:
+    """Have the C library give large blocks back as they are freed, in this process, where it can be told (glibc).
+
+    It raises the size of those by itself as it goes, and keeps smaller ones for reuse: pages and traces of all sizes
+    then left holes between what stays, so that a thousand runs left the process 60 MiB larger with nothing in them.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(_MMAP_THRESHOLD, _LARGE)

@@ -11,16 +11,17 @@ import os
 import signal
 import sys
 import time
-from contextlib import closing
+from contextlib import aclosing, closing
 from pathlib import Path
 from typing import Any
 
 import httpx
 from ray.cluster_utils import Cluster
 
+from app.bench.calls import called, client, events
+from app.errors import RequestError
 from app.hosting.pool import Pool, Size
 from app.hosting.process import Home
-from app.record import trace
 from app.record.trace import RunFinished, RunStarted
 from app.ui import readers
 from tests.support.pages import served
@@ -33,23 +34,18 @@ NODE = {"num_cpus": 1, "object_store_memory": 80 * 2**20}
 async def run(http: httpx.AsyncClient, max_tokens: int = TOKENS, begun: asyncio.Event | None = None) -> dict[str, Any]:
     """A visitor's run: the pair it ran on, when it began and ended, and how."""
     values = ["Hi", 3, max_tokens, 0, 1, 0, 0, "rejection", "draft", "both", "", True]
-    asked = await http.post("/gradio_api/call/run", json={"data": values})
     started, told = {}, {"ended": 0.0, "how": "", "message": ""}
-    async with http.stream("GET", f"/gradio_api/call/run/{asked.json()['event_id']}") as stream:
-        kind = ""
-        async for line in stream.aiter_lines():
-            if line.startswith("event: "):
-                kind = line.removeprefix("event: ")
-            elif line.startswith("data: ") and kind == "error":
-                told |= {"how": "refused", "message": json.loads(line.removeprefix("data: "))["error"]}
-            elif line.startswith("data: ") and kind == "generating":
-                event = trace.loads(json.loads(line.removeprefix("data: "))[0])
+    try:
+        async with aclosing(events(http, await called(http, values))) as stream:
+            async for event in stream:
                 if isinstance(event, RunStarted):
                     started = {"pair": event.pair, "began": time.monotonic()}
                     if begun is not None:
                         begun.set()
                 elif isinstance(event, RunFinished):
                     told |= {"ended": time.monotonic(), "how": event.reason, "message": event.message}
+    except RequestError as refused:
+        told |= {"how": "refused", "message": str(refused)}
     if begun is not None:
         begun.set()  # it never will
     return {**started, **told}
@@ -63,7 +59,7 @@ def replicas() -> list[int]:
 
 async def scenario(address: str, pool: Pool) -> dict[str, Any]:
     seen: dict[str, Any] = {}
-    async with httpx.AsyncClient(base_url=address, timeout=300, trust_env=False) as http:
+    async with client(address) as http:
         seen["health"] = (await http.get("/healthz")).json()
         seen["together"] = await asyncio.gather(run(http), run(http))
 
