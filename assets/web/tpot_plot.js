@@ -4,6 +4,9 @@
   const { dressed, h, plotly, roundAt, term } = Playground;
 
   const LATER_MS = 1000; // once a run's end has been drawn
+  const READ_MS = 2500; // before that, nobody who reads the page presses Run
+  const PAUSE_MS = 300;
+  const SHARE = 50; // of a run's time, what part the plot may take: browser and models may share their cores
 
   class Plot {
     constructor(store, figure, url) {
@@ -29,11 +32,13 @@
       if (figure) this.#watch();
     }
 
-    /** Plotly is large: it is fetched when its plot comes into view, and drawn to only while it is. */
+    /** Plotly is large, and a run that is live would pay for it: it is fetched while the page is first
+     * read, or its plot is in view and no run live, and it is drawn to only while in view. */
     #watch() {
+      setTimeout(() => this.store.live || this.#begin(), READ_MS);
       new IntersectionObserver((entries) => {
         this.seen = entries.at(-1).isIntersecting;
-        if (this.seen) this.#begin().then(() => this.update(true));
+        if (this.seen && !this.store.live) this.#begin().then(() => this.update(true));
       }, { rootMargin: "80px" }).observe(this.element);
       window.addEventListener("beforeprint", () => {
         this.seen = true;
@@ -82,7 +87,7 @@
       if (!this.data || !this.seen) return;
       const moment = performance.now();
       if (!now && moment < this.due) return;
-      this.due = moment + 300;
+      this.due = Infinity;
       for (const trace of this.data) {
         const { arm, series } = trace.meta ?? {};
         if (!arm) continue;
@@ -114,6 +119,8 @@
         xaxis,
         yaxis,
       });
+      const drawn = performance.now();
+      this.due = drawn + (this.store.live ? Math.max(PAUSE_MS, SHARE * (drawn - moment)) : PAUSE_MS);
     }
 
     /** Each line's name at its end: a legend would take the room of the plot. */
