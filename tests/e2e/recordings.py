@@ -14,7 +14,7 @@ from app.ui.assets import REPLAYS
 
 # One text in both arms; coins and residuals; what a lossy rule does to the distribution.
 REQUESTS = {
-    "1-greedy": Request("Why does bread rise when it is baked with yeast?"),
+    "1-greedy": Request("How do I make a simple tomato soup?"),
     "2-coins": Request(
         "Describe a walk through a small town by the sea.", sampling=Sampling(temperature=0.8, top_p=0.95, seed=3)
     ),

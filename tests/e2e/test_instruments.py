@@ -13,7 +13,7 @@ from app.record.trace import Round, Trace
 from tests.e2e.conftest import Open
 from tests.e2e.driving import finish, more, start
 
-RECORDED = {"1-greedy": "Why does bread rise", "2-coins": "Describe a walk"}
+RECORDED = {"1-greedy": "How do I make", "2-coins": "Describe a walk"}
 
 
 def run(page: Page, k: int, max_tokens: int = 40) -> Trace:
