@@ -57,7 +57,7 @@ async def until_idle(http: httpx.AsyncClient) -> None:
 
 def test_sixty_direct_posts_during_a_run_stop_nobody() -> None:
     async def scenario(address: str) -> None:
-        async with calls.client(address) as http:
+        async with calls.client(address, kept=0) as http:
             running = await called(http, 200)
             reading = asyncio.ensure_future(told(http, running))
             posts = [
@@ -78,7 +78,7 @@ def test_sixty_direct_posts_during_a_run_stop_nobody() -> None:
 
 def test_two_hundred_clients_are_all_served() -> None:
     async def scenario(address: str) -> None:
-        async with calls.client(address) as http:
+        async with calls.client(address, kept=0) as http:
             threads = threading.active_count()
 
             async def one(number: int) -> str:
@@ -102,7 +102,7 @@ def test_runs_that_nobody_reads_are_given_up(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(readers, "PATIENCE", 0.5)
 
     async def scenario(address: str) -> None:
-        async with calls.client(address) as http:
+        async with calls.client(address, kept=0) as http:
             for number in range(30):
                 await called(http, 240, f"orphan{number}")
             assert await told(http, await called(http, 8, "visitor")) == "length"
@@ -118,7 +118,7 @@ def test_who_leaves_while_waiting_frees_the_place_at_once(monkeypatch: pytest.Mo
     monkeypatch.setattr(readers, "PATIENCE", 3600.0)
 
     async def scenario(address: str) -> None:
-        async with calls.client(address) as http:
+        async with calls.client(address, kept=0) as http:
             holder = asyncio.ensure_future(told(http, await called(http, 240)))
             while not (await health(http))["running"]:
                 await asyncio.sleep(0.05)
@@ -152,7 +152,7 @@ def test_many_runs_with_random_ends_leave_nothing_behind() -> None:
 
     async def scenario(address: str) -> list[int]:
         kept = []
-        async with calls.client(address) as http:
+        async with calls.client(address, kept=0) as http:
             for start in range(0, 150, 30):
                 await asyncio.gather(*[one(http, start + number) for number in range(30)])
                 await until_idle(http)

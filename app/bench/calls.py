@@ -15,10 +15,10 @@ from app.record.trace import Event
 _CALL = "/gradio_api/call/run"
 
 
-def client(address: str) -> httpx.AsyncClient:
-    """Of a crowd: any number of connections, kept for less time than the page keeps them: a call that is sent just as
-    the page closes its connection is lost."""
-    limits = httpx.Limits(max_connections=None, keepalive_expiry=2)
+def client(address: str, kept: int | None = None) -> httpx.AsyncClient:
+    """Of a crowd: any number of connections. kept: how many of them for another call, None for all, but for less time
+    than the page keeps them: a call that is sent just as the page closes its connection is lost."""
+    limits = httpx.Limits(max_connections=None, max_keepalive_connections=kept, keepalive_expiry=2)
     return httpx.AsyncClient(base_url=address, timeout=300, limits=limits, trust_env=False)
 
 

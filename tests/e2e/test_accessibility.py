@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Page, expect
 
+from app.bench.cards import read_cards
 from app.record import trace
 from app.ui.assets import REPLAYS
 from app.ui.site import site
@@ -115,7 +116,8 @@ def test_keyboard_alone_runs_the_demo(open_page: Open, address: str) -> None:
     expect(page.locator(".pg-card")).to_be_hidden()
     page.keyboard.press("p")
     expect(page.locator("#controls")).to_be_hidden()
-    page.keyboard.press("2")
+    drawn = next(place for place, card in enumerate(read_cards(), 1) if card["settings"].get("temperature"))
+    page.keyboard.press(str(drawn))
     page.wait_for_function("window.Playground.store.run.started?.request.sampling.temperature > 0")
     page.wait_for_function(FINISHED)
     page.evaluate("document.activeElement.blur()")
