@@ -6,7 +6,8 @@
   const LATER_MS = 1000; // once a run's end has been drawn
   const READ_MS = 2500; // before that, nobody who reads the page presses Run
   const PAUSE_MS = 300;
-  const SHARE = 50; // of a run's time, what part the plot may take: browser and models may share their cores
+  const LONGEST_MS = 1000;
+  const SHARE = 20; // of a run's time, what part the plot may take: browser and models may share their cores
 
   class Plot {
     constructor(store, figure, url) {
@@ -87,7 +88,7 @@
       if (!this.data || !this.seen) return;
       const moment = performance.now();
       if (!now && moment < this.due) return;
-      this.due = Infinity;
+      this.due = moment + PAUSE_MS;
       for (const trace of this.data) {
         const { arm, series } = trace.meta ?? {};
         if (!arm) continue;
@@ -120,7 +121,7 @@
         yaxis,
       });
       const drawn = performance.now();
-      this.due = drawn + (this.store.live ? Math.max(PAUSE_MS, SHARE * (drawn - moment)) : PAUSE_MS);
+      if (this.store.live) this.due = drawn + Math.min(LONGEST_MS, Math.max(PAUSE_MS, SHARE * (drawn - moment)));
     }
 
     /** Each line's name at its end: a legend would take the room of the plot. */
