@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 
 from app.places import ASSETS
 from app.ui import assets, palette, plots
-from app.ui.assets import WEB
+from app.ui.assets import UPLOT, WEB
 
 ROOT = ASSETS.parent
 HEX = re.compile(r"#[0-9a-fA-F]{3,8}\b")
@@ -43,6 +44,17 @@ def test_every_file_is_used_once() -> None:
     assert scripts | styles == {path.name for path in WEB.iterdir()}
     for names in (assets.PAGE_SCRIPTS, assets.FILE_SCRIPTS, assets.PAGE_STYLES, assets.FILE_STYLES):
         assert len(set(names)) == len(names)
+
+
+@pytest.mark.parametrize(
+    ("name", "checksum"),
+    [
+        ("uplot.min.js", "19c8d4c6ad88929a79f4ae49d6f7161566dfd0ba3d15cc495e974f787eb78f1f"),
+        ("uplot.min.css", "df630c6a8d6f8eeaff264b50f73ce5b114f646ffd9a0bb74f049b0a00135fa04"),
+    ],
+)
+def test_the_library_is_the_published_one(name: str, checksum: str) -> None:
+    assert hashlib.sha256((UPLOT / name).read_bytes()).hexdigest() == checksum
 
 
 def test_no_style_and_no_script_stands_in_python() -> None:

@@ -15,7 +15,11 @@ import tinycss2
 from app.places import ASSETS
 
 SHEETS = sorted((ASSETS / "web").glob("*.css"))
-SCRIPTS = [*sorted((ASSETS / "web").glob("*.js")), *sorted((ASSETS.parent / "app" / "ui").rglob("*.py"))]
+SCRIPTS = [
+    *sorted((ASSETS / "web").glob("*.js")),
+    ASSETS / "uplot" / "uplot.min.js",
+    *sorted((ASSETS.parent / "app" / "ui").rglob("*.py")),
+]
 CONDITIONAL = ("media", "supports", "container")
 """At-rules that hold rules."""
 GRADIO = {

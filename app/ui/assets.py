@@ -4,12 +4,15 @@ alike."""
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from app.places import ASSETS
 
 WEB = ASSETS / "web"
+UPLOT = ASSETS / "uplot"
+"""The library that draws the live plot."""
 REPLAYS = ASSETS / "replays"
 
 # Each script takes what it uses from those before it.
@@ -30,7 +33,6 @@ VIEW_SCRIPTS = (
     "pane.js",
     "token_facts.js",
     "card.js",
-    "figures.js",
     "tpot_plot.js",
     "picture.js",
     "files.js",
@@ -48,6 +50,7 @@ PAGE_SCRIPTS = (
     "prompt_count.js",
     "conversation.js",
     "knobs.js",
+    "figures.js",
     "tune.js",
     "tabs.js",
     "present.js",
@@ -93,24 +96,24 @@ FILE_STYLES = (*VIEW_STYLES, "file.css", "present.css", "print.css")
 
 def page_script() -> str:
     """The scripts of the page, in one piece."""
-    return _joined(PAGE_SCRIPTS)
+    return _script(PAGE_SCRIPTS)
 
 
 def page_style() -> str:
-    return _joined(PAGE_STYLES)
+    return _style(PAGE_STYLES)
 
 
 def file_script() -> str:
     """The scripts of an exported file, in one piece."""
-    return _joined(FILE_SCRIPTS)
+    return _script(FILE_SCRIPTS)
 
 
 def file_style() -> str:
-    return _joined(FILE_STYLES)
+    return _style(FILE_STYLES)
 
 
 def first_script() -> str:
-    return _joined((FIRST_SCRIPT,))
+    return _joined([WEB / FIRST_SCRIPT])
 
 
 def model_card() -> str:
@@ -143,5 +146,13 @@ def json_for_html(value: Any) -> str:
     return json.dumps(value, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
 
 
-def _joined(names: tuple[str, ...]) -> str:
-    return "\n".join((WEB / name).read_text(encoding="utf-8") for name in names)
+def _script(names: Iterable[str]) -> str:
+    return _joined([UPLOT / "uplot.min.js", *(WEB / name for name in names)])
+
+
+def _style(names: Iterable[str]) -> str:
+    return _joined([UPLOT / "uplot.min.css", *(WEB / name for name in names)])
+
+
+def _joined(paths: Iterable[Path]) -> str:
+    return "\n".join(path.read_text(encoding="utf-8") for path in paths)

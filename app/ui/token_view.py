@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from operator import itemgetter
 from typing import Any
 
 import gradio as gr
 
 from app.record.definitions import DEFINITIONS
-from app.record.metrics import Metrics
+from app.record.theory import PUBLISHED
 from app.record.trace import Trace, read_text
-from app.ui import assets, plots, recordings
+from app.ui import assets, recordings
 from app.ui.boundary import Boundary
 from app.ui.desk import Desk
 from app.ui.export import frame
@@ -54,8 +55,7 @@ def build(replay: Trace | None, recent: Recent, desk: Desk, alone: bool = False)
 
     settings = {
         "definitions": DEFINITIONS,
-        "figure": plots.to_json(plots.tpot_figure(Metrics())),
-        "plotly": assets.plotly_address(),
+        "published": sorted(({"name": pair.target, "ms": pair.target_ms} for pair in PUBLISHED), key=itemgetter("ms")),
         "recordings": recordings.recordings(),
         "preloaded": replay is not None,
         "alone": alone,

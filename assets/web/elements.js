@@ -25,12 +25,23 @@
   const toolButton = (label, title, onclick, className = "") =>
     h("button", { type: "button", class: `tool ${className}`, title, onclick }, label);
 
-  /** Give a text to the person as a file. */
-  const download = (text, name, type) => {
-    const url = URL.createObjectURL(new Blob([text], { type }));
+  /** Where a text is the same already, nothing is laid out anew. */
+  const setText = (element, text) => {
+    if (element.textContent !== text) element.textContent = text;
+  };
+
+  /** Colours of the palette as the page shows them now, light or dark, by name. */
+  const colours = (element, names) => {
+    const style = getComputedStyle(element);
+    return Object.fromEntries(names.map((name) => [name, style.getPropertyValue(`--${name}`).trim()]));
+  };
+
+  /** Give a text, or what a Blob may hold, to the person as a file. */
+  const download = (content, name, type) => {
+    const url = URL.createObjectURL(new Blob([content], { type }));
     h("a", { href: url, download: name }).click();
     setTimeout(() => URL.revokeObjectURL(url), 10_000);
   };
 
-  Object.assign(Playground, { bar, download, h, toolButton });
+  Object.assign(Playground, { bar, colours, download, h, setText, toolButton });
 })();

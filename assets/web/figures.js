@@ -1,7 +1,7 @@
 /* Figures that come whole from app/ui/plots.py: drawn in the page's colours of the moment, and again when they change. */
 (() => {
   const Playground = (globalThis.Playground ??= {});
-  const { download, h, toolButton } = Playground;
+  const { download, h, toolButton, whenDressed } = Playground;
 
   let loading = null;
   /** Plotly is large: it is fetched when there is a first figure to draw. Resolves where it cannot be had, too. */
@@ -88,7 +88,7 @@
       draw();
       for (const area of areas) if (window.Plotly && area.data && area.clientWidth) window.Plotly.Plots.resize(area);
     }).observe(element);
-    new MutationObserver(draw).observe(document.body, { attributeFilter: ["class"] });
+    whenDressed(draw);
     draw();
   };
 

@@ -1,20 +1,13 @@
 /* Traces, pages, pictures and links: what leaves the page, and what is opened on it. */
 (() => {
   const Playground = (globalThis.Playground ??= {});
-  const { KINDS, download, h, picture, sent, settingsOf, shelf, toolButton } = Playground;
+  const { KINDS, colours, download, h, picture, sent, settingsOf, shelf, toolButton } = Playground;
 
   const SCALE = 2; // pixels of a picture for each of its units
 
   const fileName = (run, ending) => {
     const created = run.started?.created.replace(/[^0-9]/g, "").slice(0, 14) ?? "";
     return `speculative-${created}.${ending}`;
-  };
-
-  const colours = (element) => {
-    const style = getComputedStyle(element);
-    return Object.fromEntries(
-      [...KINDS, "ink", "muted", "panel"].map((name) => [name, style.getPropertyValue(`--${name}`).trim()]),
-    );
   };
 
   /** An SVG as the pixels of a PNG. */
@@ -57,7 +50,7 @@
           save("jsonl", "application/jsonl", () => store.run.jsonl),
         ),
         this.html,
-        server && toolButton("Plot (PNG)", "Save the plot as a picture", () => view.plot.save()),
+        toolButton("Plot (PNG)", "Save the plot as a picture", () => view.plot.save()),
         toolButton(
           "Race (SVG)",
           "Save headline and race as a drawing",
@@ -104,7 +97,7 @@
     }
 
     #picture() {
-      return picture(this.store.run, colours(this.element));
+      return picture(this.store.run, colours(this.element, [...KINDS, "ink", "muted", "panel"]));
     }
 
     #link() {

@@ -2,7 +2,7 @@
    it is being shown: a replay in slow motion changes no figure. */
 (() => {
   const Playground = (globalThis.Playground ??= {});
-  const { ARMS, format, h, promiseOf, term } = Playground;
+  const { ARMS, format, h, promiseOf, setText, term } = Playground;
 
   const ROUNDING = 1e-6; // below it a distance is that of floating point
 
@@ -71,7 +71,7 @@
       const at = Object.fromEntries(ARMS.map((arm) => [arm, arms[arm].rounds.at(-1)?.figures]));
       const set = (name, text) => {
         const element = this.figures.get(name);
-        if (element && element.textContent !== text) element.textContent = text;
+        if (element) setText(element, text);
       };
       // both of a pair in one unit: seconds where one of them takes a second
       const times = (base) => {
@@ -99,8 +99,7 @@
     }
 
     #unit(base, text) {
-      const element = this.element.querySelector(`[data-unit="${base}"]`);
-      if (element.textContent !== text) element.textContent = text;
+      setText(this.element.querySelector(`[data-unit="${base}"]`), text);
     }
 
     /** The losslessness meter: how far what was emitted is, at worst, from what the target alone would emit. */
@@ -123,7 +122,7 @@
       if (!started) return;
       const promise = promiseOf(started);
       this.promise.className = `promise ${promise.kind}`;
-      this.promise.textContent = promise.name;
+      setText(this.promise, promise.name);
     }
   }
 

@@ -1,7 +1,7 @@
 /* The legend: a count of each kind of token, and a filter. */
 (() => {
   const Playground = (globalThis.Playground ??= {});
-  const { KINDS, h, roundAt } = Playground;
+  const { KINDS, h, roundAt, setText } = Playground;
 
   /** What the colours and forms mean, with live counts; a press isolates one kind. */
   class Legend {
@@ -83,7 +83,7 @@
     update() {
       const arm = this.store.run.running.at(-1);
       const counts = roundAt(this.store.run.arms[arm], this.store.time)?.figures.counts ?? {};
-      for (const [kind, element] of this.counts) element.textContent = String(counts[kind] ?? 0);
+      for (const [kind, element] of this.counts) setText(element, String(counts[kind] ?? 0));
     }
   }
 

@@ -1,7 +1,7 @@
 /* The whole answer in small. */
 (() => {
   const Playground = (globalThis.Playground ??= {});
-  const { h } = Playground;
+  const { colours, h } = Playground;
 
   const ROW = 14; // pixels of a line of the minimap
 
@@ -53,12 +53,7 @@
       element.height = Math.round(height * ratio);
       const paint = element.getContext("2d");
       paint.scale(ratio, ratio);
-      const style = getComputedStyle(element);
-      const colour = Object.fromEntries(
-        ["accepted", "corrected", "bonus", "target", "ink"].map((
-          name,
-        ) => [name, style.getPropertyValue(`--${name}`).trim()]),
-      );
+      const colour = colours(element, ["accepted", "corrected", "bonus", "target", "ink"]);
       for (const { token, x, y, wide } of this.spots) {
         paint.globalAlpha = token.round.index <= shown.index ? 1 : 0.3;
         paint.fillStyle = colour[token.kind];

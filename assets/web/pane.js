@@ -1,7 +1,7 @@
 /* One arm's answer, a box for each token. */
 (() => {
   const Playground = (globalThis.Playground ??= {});
-  const { NAMES, format, h, promiseOf, roundAt } = Playground;
+  const { NAMES, format, h, promiseOf, roundAt, setText } = Playground;
 
   const MARKS = /[\u202a-\u202e\u2066-\u2069]/g; // they would turn the text around them, the page's own too
 
@@ -182,7 +182,12 @@
       this.shown = shown;
       this.#stage();
       const tokenCount = round ? round.figures.tokens : 0;
-      this.place.textContent = round ? `${format.plural(tokenCount, "token")} · ${format.span(round.clock)}` : "";
+      setText(this.place, round ? `${format.plural(tokenCount, "token")} · ${format.span(round.clock)}` : "");
+    }
+
+    /** Scroll to what is shown. After all else on the page has changed, so that it is laid out once. */
+    keepUp() {
+      const round = roundAt(this.data, this.store.time);
       // A trace that is opened is read from its start; what grows or plays is followed.
       if (this.follow && round && (this.store.live || this.store.playing || this.store.time !== Infinity)) {
         const last = this.elements.get(round.tokens.at(-1) ?? round.refused.at(-1));
@@ -215,7 +220,7 @@
       if (this.promise.hidden) return;
       const promise = promiseOf(started);
       this.promise.className = `promise ${promise.kind}`;
-      this.promise.textContent = `${started.request.acceptor}, ${promise.name}`;
+      setText(this.promise, `${started.request.acceptor}, ${promise.name}`);
       this.promise.title = promise.title;
     }
 

@@ -33,6 +33,12 @@
     if (dark !== undefined) document.body.classList.toggle("dark", dark);
     return dark;
   };
+  /** Call `dress` whenever the page's colours may have become others. */
+  const whenDressed = (dress) => {
+    new MutationObserver(dress).observe(document.body, { attributeFilter: ["class"] });
+    window.matchMedia("(forced-colors: active)").addEventListener("change", dress);
+  };
+
   /** On paper the page is light: a printer leaves the ground out, and pale letters would be lost. */
   const printLight = () => {
     let dark = false;
@@ -45,5 +51,5 @@
 
   const switchDress = () => remember({ dark: document.body.classList.toggle("dark") });
 
-  Object.assign(Playground, { dressPage, keepSlowMotion, printLight, switchDress, wantsSlowMotion });
+  Object.assign(Playground, { dressPage, keepSlowMotion, printLight, switchDress, wantsSlowMotion, whenDressed });
 })();

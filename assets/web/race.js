@@ -1,7 +1,8 @@
 /* The race of both arms, and the player that shows it again. */
 (() => {
   const Playground = (globalThis.Playground ??= {});
-  const { ARMS, FIT, KINDS, NAMES, format, h, keepSlowMotion, roundAt, toolButton } = Playground;
+  const { ARMS, FIT, KINDS, NAMES, colours, format, h, keepSlowMotion, roundAt, setText, toolButton, whenDressed } =
+    Playground;
 
   const PACES = [
     [FIT, "slow motion"],
@@ -94,6 +95,19 @@
       this.scale = 0;
       this.auto.checked = store.slowMotion;
       store.on("state", () => this.#players());
+      this.#watch();
+    }
+
+    /** How large it is, and its colours: asked for when they change, since at every drawing the answer costs a layout. */
+    #watch() {
+      new ResizeObserver(([{ contentRect: { width, height } }]) => {
+        this.size = [width, height];
+        this.#draw();
+      }).observe(this.canvas);
+      whenDressed(() => {
+        this.colour = null;
+        this.#draw();
+      });
     }
 
     /** The controls follow what the store does. */
@@ -134,13 +148,12 @@
       if (this.slider.value !== value) this.slider.value = value;
       this.slider.setAttribute("aria-valuetext", format.seconds(Math.min(time, duration)));
       for (const each of [this.play, this.back, this.forward, this.pace]) each.disabled = live || !duration;
-      this.play.textContent = this.store.playing ? "❚❚ Pause" : "▶ Replay";
-      this.moment.textContent = !duration
-        ? ""
-        : time === Infinity
+      setText(this.play, this.store.playing ? "❚❚ Pause" : "▶ Replay");
+      const moment = time === Infinity
         ? `${format.seconds(duration)} in all`
         : `${format.seconds(time)} of ${format.seconds(duration)}`;
-      this.lead.textContent = this.#leadText(duration);
+      setText(this.moment, duration ? moment : "");
+      setText(this.lead, this.#leadText(duration));
       this.#draw();
     }
 
@@ -166,20 +179,14 @@
     #draw() {
       const { canvas } = this;
       const ratio = window.devicePixelRatio || 1;
-      const width = canvas.clientWidth;
-      const height = canvas.clientHeight;
+      const [width, height] = this.size ?? [0, 0];
       if (!width) return;
-      if (canvas.width !== Math.round(width * ratio)) {
-        canvas.width = Math.round(width * ratio);
-        canvas.height = Math.round(height * ratio);
-      }
+      const [across, down] = [Math.round(width * ratio), Math.round(height * ratio)];
+      if (canvas.width !== across || canvas.height !== down) [canvas.width, canvas.height] = [across, down];
       const paint = canvas.getContext("2d");
       paint.setTransform(ratio, 0, 0, ratio, 0, 0);
       paint.clearRect(0, 0, width, height);
-      const style = getComputedStyle(this.element);
-      const colour = Object.fromEntries(
-        [...KINDS, "line", "ink"].map((kind) => [kind, style.getPropertyValue(`--${kind}`).trim()]),
-      );
+      const colour = (this.colour ??= colours(this.element, [...KINDS, "line", "ink"]));
       const { run, time } = this.store;
       const k = Math.max(2, ...run.arms.speculative.rounds.map((round) => round.tokens.length));
       const gap = 10;

@@ -1,7 +1,7 @@
 /* The Rounds tab: every window as it was drafted, judged and paid for, and what a finished trace says of others. */
 (() => {
   const Playground = (globalThis.Playground ??= {});
-  const { Minimap, bar, format, h, roundAt, term } = Playground;
+  const { Minimap, bar, format, h, roundAt, term, whenDressed } = Playground;
 
   const SIGNS = { accepted: "✓", rejected: "✕", discarded: "·" };
   const PARTS = ["draft", "verify", "host"];
@@ -181,7 +181,7 @@
         this.#wake();
       }).observe(this.element);
       new ResizeObserver(() => this.#wake()).observe(this.scrubber);
-      new MutationObserver(() => this.#wake()).observe(document.body, { attributeFilter: ["class"] });
+      whenDressed(() => this.#wake());
       this.#reset();
     }
 

@@ -24,7 +24,7 @@
     "The speculative arm was run by upstream's own loop, as a reference for speed: it knows no temperature, top_p or top_k, and its text is not distributed as the target's.";
 
   class View {
-    /** options: {server, choose, cards, figure, plotly, recordings, alone}; without a server it is of a file. */
+    /** options: {server, choose, cards, published, recordings, alone}; without a server it is of a file. */
     constructor(store, options) {
       this.store = store;
       this.server = options.server;
@@ -41,7 +41,7 @@
       this.headline = new Headline(store);
       this.race = new Race(store);
       this.legend = new Legend(store, this.panes);
-      this.plot = new Plot(store, options.figure, options.plotly);
+      this.plot = new Plot(store, options.published);
       this.asked = new Asked(store, options.choose);
       this.intro = options.choose ? intro(options.cards ?? [], options.choose) : null;
       this.toolbar = new Toolbar(this, options.server, options.recordings ?? [], options.linkOf);
@@ -70,8 +70,6 @@
       store.on("items", () => this.#grow());
       store.on("time", () => this.#move());
       store.on("state", () => this.#state());
-      new ResizeObserver(() => this.race.update()).observe(this.race.element);
-      new MutationObserver(() => this.race.update()).observe(document.body, { attributeFilter: ["class"] });
       this.#state();
       // A view made late, or made again, catches up.
       if (store.run.lines.length) this.#grow();
@@ -115,6 +113,7 @@
       this.headline.update();
       this.#figures();
       this.#announce();
+      for (const pane of this.panes) pane.keepUp();
       if (this.store.live && performance.now() > this.keepDue) this.#keep();
     }
 
@@ -128,12 +127,13 @@
     #move() {
       for (const pane of this.panes) pane.seek();
       this.#figures();
+      for (const pane of this.panes) pane.keepUp();
     }
 
     #figures() {
       this.legend.update();
       this.race.update();
-      this.plot.update(!this.store.live && !this.store.playing);
+      this.plot.update();
     }
 
     #state() {
@@ -144,7 +144,6 @@
       if (!live) {
         if (run.finished && this.keptRun !== run) {
           this.#keep();
-          this.plot.prepare();
           this.keptRun = run;
         }
         this.headline.update();

@@ -13,6 +13,7 @@ from playwright.sync_api import BrowserContext, expect
 from app.record import metrics
 from app.record.definitions import DEFINITIONS
 from app.record.trace import Round, RunFinished
+from app.ui import palette
 from tests.e2e.conftest import HOSTILE, Open
 from tests.e2e.driving import figure, finish, more, pane_text, start
 from tests.support import traces
@@ -46,7 +47,22 @@ def test_full_run_shows_what_the_trace_says(open_page: Open, address: str) -> No
     assert figure(page, "distance") == "yes, exactly"
     expect(page.locator(".pane-speculative .promise")).to_have_text("rejection, lossless")
     page.locator(".plot").scroll_into_view_if_needed()
-    expect(page.locator(".plot-area .scatterlayer .trace")).to_have_count(4)
+    drawn = page.locator(".plot-area canvas")
+    expect(drawn).to_be_visible()
+    inks = drawn.evaluate("""canvas => {
+        const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+        const inks = {};
+        for (let at = 0; at < data.length; at += 4)
+            if (data[at + 3] === 255) inks[data.slice(at, at + 3)] = (inks[data.slice(at, at + 3)] ?? 0) + 1;
+        return inks;
+    }""")
+    for tint in ("target", "accepted"):  # each arm's line, in its colour
+        colour = palette.LIGHT[tint]
+        assert inks[",".join(str(int(colour[at : at + 2], 16)) for at in (1, 3, 5))] > 100
+    box = drawn.bounding_box()
+    assert box is not None
+    page.mouse.move(box["x"] + box["width"] - 20, box["y"] + box["height"] / 2)
+    expect(page.locator(".plot-read")).to_have_text(re.compile(r"^at \d+ tokens: [\d.]+ → [\d.]+ ms$"))
     with page.expect_download() as saving:
         page.get_by_role("button", name="Plot (PNG)").click()
     assert saving.value.path().read_bytes().startswith(b"\x89PNG")

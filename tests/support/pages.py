@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +19,15 @@ from app.ui.page import build_page, launch_options
 from app.ui.readers import Readers
 
 EXAMPLES = [{"category": "chat", "prompt": "Say hello."}, {"category": "list", "prompt": "Name three rivers."}]
+
+
+NAMED = ("https://www.w3.org", "http://www.w3.org", "https://github.com/leeoniya/uPlot")
+"""What only has the form of an address: XML's namespaces, and where a library's banner says it is from."""
+
+
+def foreign(document: str) -> list[str]:
+    """The addresses of other hosts in a page."""
+    return [found for found in re.findall(r"https?://[^\s\"'<>)]*", document) if not found.startswith(NAMED)]
 
 
 def toy_session(**options: Any) -> Session:

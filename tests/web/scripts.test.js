@@ -8,6 +8,7 @@ require("../../assets/web/run.js");
 require("../../assets/web/format.js");
 const { packed, sent } = require("../../assets/web/sending.js");
 const { Run, Store, roundAt, format } = require("../../assets/web/store.js");
+const { tpotOf } = require("../../assets/web/tpot_plot.js");
 const { items, ids } = JSON.parse(readFileSync(process.env.ITEMS, "utf-8"));
 
 const whole = () => {
@@ -196,4 +197,22 @@ test("numbers for people: missing ones are a dash, none is a false 0 or 1", () =
   assert.equal(format.chance(0.99999), ">0.999");
   assert.equal(format.plural(1, "token"), "1 token");
   assert.equal(format.plural(2000, "token"), "2,000 tokens");
+});
+
+test("a round of the plot is its seconds over its tokens at its last token, beside the TPOT so far", () => {
+  const near = (list, expected) => {
+    assert.equal(list.length, expected.length);
+    list.forEach((value, place) => assert.ok(Math.abs(value - expected[place]) < 1e-9, `${list} for ${expected}`));
+  };
+  const { arms } = whole();
+  const [tokens, rounds, means] = tpotOf(arms.speculative, Infinity);
+  assert.deepEqual(tokens, [5, 7, 8]);
+  near(rounds, [16 / 4, 16 / 2, 13]);
+  near(means, [16 / 4, 32 / 6, 45 / 7]);
+  const alone = tpotOf(arms.target, Infinity);
+  assert.deepEqual(alone[0], [2, 3, 4, 5, 6, 7, 8]);
+  near(alone[1], Array(7).fill(10));
+  const moment = arms.speculative.rounds[2].clock;
+  assert.deepEqual(tpotOf(arms.speculative, moment)[0], [5, 7]);
+  assert.deepEqual(tpotOf(arms.speculative, 0), [[], [], []]);
 });
