@@ -23,6 +23,7 @@ from app.backends.torch import identity, llama, model, operations  # noqa: E402
 from app.backends.torch.network import Network  # noqa: E402
 from app.bench import gpu_models  # noqa: E402
 from app.bench.gpu_arms import same_text  # noqa: E402
+from app.bench.gpu_embedded import same_text_embedded  # noqa: E402
 
 SHAPE = gpu_models.config(4, 1024, 2816, 16, 4, 32000, n_positions=8192)
 DRAFT = gpu_models.config(2, 512, 1408, 8, 2, 32000, n_positions=8192)
@@ -74,6 +75,48 @@ def test_a_recorded_pass_has_the_bits_of_a_plain_one(target: model.TorchModel, n
     eager = gpu_models.model(network, SHAPE, "target", "bf16", graphs=False)
     eager.widths = target.widths
     assert np.array_equal(logits_of(target), logits_of(eager))
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs a second NVIDIA GPU")
+@pytest.mark.parametrize("graphs", [True, False])
+def test_another_gpu_than_the_first_computes_the_same(target: model.TorchModel, graphs: bool) -> None:
+    """Kernels and recordings go to the GPU that has the weights, whichever is the current one."""
+    other = gpu_models.network(SHAPE, torch.device("cuda", 1), torch.bfloat16)
+    for part, source in zip(other.stages[0].tensors(), target.network.stages[0].tensors(), strict=True):
+        part.copy_(source)
+    made = gpu_models.model(other, SHAPE, "target", "bf16", graphs=graphs)
+    assert (made.unfused, made.graphs) == (None, graphs)
+    made.widths = target.widths
+    np.testing.assert_allclose(logits_of(made), logits_of(target), atol=0.25)  # the cards may be of two kinds
+    assert {program.fault for program in made.programs()} == {None}
+
+
+def test_layers_beside_the_gpu_are_computed_on_the_processor(network: Network, target: model.TorchModel) -> None:
+    (stage,) = network.stages
+    half, cpu = len(stage.layers) // 2, torch.device("cpu")
+    slots = llama.Layer.__slots__
+    moved = tuple(
+        llama.Layer(**{name: None if (held := getattr(layer, name)) is None else held.to(cpu) for name in slots})
+        for layer in stage.layers[half:]
+    )
+    assert stage.norm is not None
+    assert stage.head is not None
+    one = llama.Stage(stage.device, stage.layers[:half], stage.frequencies, embeddings=stage.embeddings)
+    two = llama.Stage(cpu, moved, stage.frequencies.to(cpu), norm=stage.norm.to(cpu), head=stage.head.to(cpu))
+    made = gpu_models.model(
+        Network((one, two), network.shape, network.vocab_size, network.dtype), SHAPE, "target", "bf16"
+    )
+    assert (made.graphs, made.unfused) == (False, None)
+    made.widths = target.widths
+    assert np.corrcoef(logits_of(made).ravel(), logits_of(target).ravel())[0, 1] > 0.999
+
+
+def test_the_embedded_pairs_arms_say_the_same(device: Any) -> None:
+    """`bench gpu --embedded` compares ten thousand tokens."""
+    figures = same_text_embedded(str(device), 400, 60)
+    assert figures["bit_identical"], figures
+    assert figures["identical"], figures
+    assert figures["tokens"] >= 400
 
 
 def test_fused_kernels_compute_what_torchs_own_operations_do(network: Network, target: model.TorchModel) -> None:

@@ -99,11 +99,23 @@ def gpu_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags of `bench gpu`."""
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the results as JSON")
     parser.add_argument(
-        "--quick", action="store_true", help="within 150 seconds: shorter answers, fewer tokens compared"
+        "--quick", action="store_true", help="in about 150 seconds: shorter answers, fewer tokens compared"
     )
-    parser.add_argument("--budget", type=float, metavar="SECONDS", help="begin no other part after (default: 420)")
+    parser.add_argument(
+        "--budget", type=float, metavar="SECONDS", help="begin no other part after (default: 420; quick: 120)"
+    )
     parser.add_argument("--tiny", action="store_true", help="tiny shapes on the processor: a rehearsal, no figures")
     parser.add_argument("--no-peers", action="store_true", help="leave transformers out")
+    parser.add_argument(
+        "--embedded",
+        action="store_true",
+        help="only whether both arms of the embedded pair say the same; on any device",
+    )
+    parser.add_argument(
+        "--device", help="with --embedded: cuda, cuda:1, mps or cpu (default: the GPU, where there is one)"
+    )
+    parser.add_argument("--tokens", type=int, default=10_000, help="with --embedded: how many are compared")
+    parser.add_argument("--first", type=int, default=0, metavar="N", help="with --embedded: the question to begin with")
 
 
 def _gpu(args: argparse.Namespace) -> int:

@@ -8,81 +8,70 @@ hand. Each part is written down as soon as it is measured, and one that fails sa
 from __future__ import annotations
 
 import argparse
-import json
+import gc
 import platform
-import sys
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from app.backends.torch import devices, precision
 from app.backends.torch.model import TorchModel
+from app.backends.torch.network import Network
 from app.bench import gpu_models, gpu_peers
 from app.bench.gpu_arms import arm, same_text
+from app.bench.gpu_embedded import same_text_embedded
+from app.bench.gpu_goals import goals
 from app.bench.gpu_passes import bandwidth, drafting, found_identity, matmuls, passes, plain_passes, profile
 from app.bench.gpu_plan import SAMPLINGS, Plan
+from app.bench.gpu_report import AFTER, LONGEST, Report
 from app.errors import RequestError
 
 HALF_SURE = 4.2  # about the largest of 49,152 logits that spread by 1
-
-GOALS = {
-    "bandwidth_share": (">=", 0.70),
-    "cost_ratio": ("<=", 0.20),
-    "verify_ratio_5": ("<=", 1.05),
-    "verify_ratio_8": ("<=", 1.10),
-    "host_share": ("<=", 0.05),
-    "over_generate": (">=", 2.0),
-    "over_assisted": (">=", 2.0),
-    "identical": (">=", 1.0),
-}
+SAID_SMALL = 2048  # tokens compared of random weights; those of the real pair are counted
 
 
-@dataclass(slots=True)
-class Report:
-    """What was measured so far, and where it is written."""
+@dataclass(frozen=True, slots=True)
+class Models:
+    """The pair of real shapes, and the networks it is of."""
 
-    path: Path | None
-    budget: float
-    begin: float = field(default_factory=time.perf_counter)
-    parts: dict[str, Any] = field(default_factory=dict)
+    target_network: Network
+    draft_network: Network
+    target: TorchModel
+    draft: TorchModel
 
-    @property
-    def seconds(self) -> float:
-        return time.perf_counter() - self.begin
+    @staticmethod
+    def of(plan: Plan) -> Models:
+        dtype = precision.NAMES[plan.dtype]
+        one = gpu_models.network(plan.target, plan.device, dtype)
+        two = gpu_models.network(plan.draft, plan.device, dtype, wrong=0.3, seed=1)
+        target = gpu_models.model(one, plan.target, "target", plan.dtype)
+        return Models(one, two, target, gpu_models.model(two, plan.draft, "draft", plan.dtype))
 
-    def part(self, name: str, measure: Callable[[], Any], needs: float = 0.0) -> Any:
-        """Measure and write down; None where it failed, or where fewer seconds are left than it needs."""
-        if self.seconds + needs > self.budget:
-            self.parts[name] = {"left_out": f"{self.seconds:.0f} of {self.budget:.0f} seconds were used"}
-            return None
-        started = self.seconds
-        try:
-            value = measure()
-        except Exception as error:  # one part's fault must not cost the others
-            self.parts[name] = {"failed": f"{type(error).__name__}: {error}"[:500]}
-            value = None
-        else:
-            self.parts[name] = value
-        print(f"{self.seconds:6.1f} s  {name}: {json.dumps(self.parts[name])[:300]}", file=sys.stderr, flush=True)
-        self.parts.setdefault("seconds", {})[name] = round(self.seconds - started, 2)
-        self.write()
-        return value
+    def sizes(self) -> dict[str, Any]:
+        """Bytes, and whether the kernels are the fused ones."""
+        embeddings = self.target_network.stages[0].embeddings
+        assert embeddings is not None
+        return {
+            "target_bytes": self.target.memory(),
+            "read_a_pass": self.target.memory() - embeddings.nbytes,
+            "draft_bytes": self.draft.memory(),
+            "fused_kernels": "used" if self.target.unfused is None else f"not used: {self.target.unfused}",
+        }
 
-    def write(self) -> None:
-        if self.path is not None:
-            self.path.write_text(json.dumps(self.parts, indent=1) + "\n", encoding="utf-8")
+    def recorded(self) -> dict[str, Any]:
+        """How many programs are recorded, and why those that are not were not."""
+        programs = [each for model in (self.target, self.draft) for each in model.programs()]
+        faults = sorted({each.fault for each in programs if each.fault is not None})
+        return {"graphs": self.target.graphs, "programs": len(programs), "faults": faults}
 
 
 def measure(plan: Plan, report: Report) -> dict[str, Any]:
     """All parts; returns them."""
-    device, dtype = plan.device, precision.NAMES[plan.dtype]
     report.parts["machine"] = {
-        "device": devices.device_name(device),
+        "device": devices.device_name(plan.device),
         "torch": torch.__version__,
         "cuda": torch.version.cuda,
         "python": platform.python_version(),
@@ -90,48 +79,78 @@ def measure(plan: Plan, report: Report) -> dict[str, Any]:
         "context": plan.context,
         "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
-    speed = report.part("bandwidth", lambda: bandwidth(device)) or {"copy_bytes_s": float("nan")}
-    target_network = gpu_models.network(plan.target, device, dtype)
-    draft_network = gpu_models.network(plan.draft, device, dtype, wrong=0.3, seed=1)
-    target = gpu_models.model(target_network, plan.target, "target", plan.dtype)
-    draft = gpu_models.model(draft_network, plan.draft, "draft", plan.dtype)
-    read = target.memory() - dtype.itemsize * plan.target.vocab_size * plan.target.hidden_size
-    report.parts["models"] = {"target_bytes": target.memory(), "read_a_pass": read, "draft_bytes": draft.memory()}
-    report.parts["fused_kernels"] = "used" if target.unfused is None else f"not used: {target.unfused}"
+    report.part("bandwidth", lambda: bandwidth(plan.device))
+    models = report.part("models", lambda: Models.of(plan), shown=Models.sizes)
+    if models is not None:
+        real_shapes(plan, report, models)
+    report.part("same_text_embedded", lambda: embedded(plan, report), needs=plan.said / 150)
+    del models
+    _let_go(plan.device)
+    small = report.part("small_pair", lambda: small_pair(plan), shown=lambda pair: [each.memory() for each in pair])
+    if small is not None:
+        report.part("identity_small", lambda: found_identity(small[0]), needs=5)
+        report.part("same_text_small", lambda: same_text_small(plan, *small), needs=min(plan.said, SAID_SMALL) / 200)
+    report.part("int4", lambda: four_bits(plan, plan.target), needs=15)
+    _let_go(plan.device)
+    report.part("int4_large", lambda: four_bits(plan, plan.large), needs=60)
+    report.parts["goals"] = goals(report.parts)
+    report.parts.setdefault("seconds", {})["all"] = round(report.seconds, 1)
+    report.write()
+    return report.parts
 
+
+def real_shapes(plan: Plan, report: Report, models: Models) -> None:
+    """Passes, arms and peers of the pair of real shapes."""
+    target, draft = models.target, models.draft
     report.part("passes", lambda: passes(target, plan, plan.context))
     report.part("draft_ms", lambda: drafting(draft, plan))
     report.part("identity", lambda: found_identity(target), needs=5)
     report.part("passes_settled", lambda: passes(target, plan, plan.context))
-    alone = report.part("target_alone", lambda: arm(target, None, plan, 1, SAMPLINGS["T = 0"]))
+    report.part("target_alone", lambda: arm(target, None, plan, 1, SAMPLINGS["T = 0"]))
     for name, sampling in SAMPLINGS.items():
         for k in (5,) if name != "T = 0" else (3, 5, 8):
             report.part(f"speculative k = {k}, {name}", partial(arm, target, draft, plan, k, sampling), needs=4)
     for name in ("T = 1", "T = 1, top_p 0.95"):
         report.part(f"target_alone, {name}", partial(arm, target, None, plan, 1, SAMPLINGS[name]), needs=4)
+    report.part("recorded", models.recorded)
+    if plan.peers:
+        report.part("transformers", lambda: peers(plan, models.target_network, models.draft_network), needs=25)
+    report.part("same_text_flat", lambda: same_text_flat(plan, models), needs=10)
     report.part("profile_target", lambda: profile(target, plan), needs=3)
     report.part("profile_draft", lambda: profile(draft, plan), needs=3)
-    report.part("matmuls", lambda: matmuls(plan, speed["copy_bytes_s"]), needs=6)
-    if plan.peers:
-        report.part("transformers", lambda: peers(plan, target_network, draft_network), needs=25)
-
-    hard = gpu_models.model(gpu_models.flat(target_network), plan.target, "target, flat", plan.dtype)
-    hard.widths, hard.bit_identical = target.widths, target.bit_identical
-    prompts = [gpu_models.chain(plan.target.vocab_size, 24, 11 * i + 1) for i in range(3)]
-    report.part("same_text_flat", lambda: same_text(hard, draft, prompts, min(plan.tokens, 200)), needs=10)
-    small, small_draft = small_pair(plan)
-    each = 256
-    prompts = [gpu_models.chain(plan.small.vocab_size, 16, 13 * i + 1) for i in range(-(-plan.said // each))]
-    report.part("identity_small", lambda: found_identity(small), needs=5)
-    report.part("same_text_small", lambda: same_text(small, small_draft, prompts, each), needs=plan.said / 200)
-    report.part("int4", lambda: four_bits(plan, plan.target), needs=15)
-    report.part("int4_large", lambda: four_bits(plan, plan.large), needs=60)
-    report.part("passes_plain", lambda: plain_passes(target_network, plan), needs=6)
+    copy = report.parts["bandwidth"].get("copy_bytes_s", float("nan"))
+    report.part("matmuls", lambda: matmuls(plan, copy), needs=6)
+    report.part("passes_plain", lambda: plain_passes(models.target_network, plan), needs=6)
     report.part("passes_long", lambda: passes(target, plan, 7 * plan.context), needs=5)
-    report.parts["goals"] = goals(report.parts, alone, speed["copy_bytes_s"], read)
-    report.parts["seconds"]["all"] = round(report.seconds, 1)
-    report.write()
-    return report.parts
+
+
+def _let_go(device: Any) -> None:
+    """Give memory back for what comes next; models and their caches hold on to each other."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+
+
+def same_text_flat(plan: Plan, models: Models) -> dict[str, Any]:
+    """Both arms on near ties everywhere."""
+    of = gpu_models.flat(models.target_network)
+    hard = gpu_models.model(of, plan.target, "target, flat", plan.dtype)
+    hard.widths, hard.bit_identical = models.target.widths, models.target.bit_identical
+    prompts = [gpu_models.chain(plan.target.vocab_size, 24, 11 * i + 1) for i in range(3)]
+    return same_text(hard, models.draft, prompts, min(plan.tokens, 200))
+
+
+def same_text_small(plan: Plan, small: TorchModel, draft: TorchModel) -> dict[str, Any]:
+    """Both arms of the pair that has the embedded one's shape, and random weights."""
+    each, said = 256, min(plan.said, SAID_SMALL)
+    prompts = [gpu_models.chain(plan.small.vocab_size, 16, 13 * i + 1) for i in range(-(-said // each))]
+    return same_text(small, draft, prompts, each)
+
+
+def embedded(plan: Plan, report: Report) -> dict[str, Any]:
+    """Both arms of the embedded pair, for as long as a part may take."""
+    left = min(LONGEST, report.budget + AFTER - report.seconds)
+    return same_text_embedded(str(plan.device), plan.said, 0.8 * left)
 
 
 def small_pair(plan: Plan) -> tuple[TorchModel, TorchModel]:
@@ -173,64 +192,35 @@ def peers(plan: Plan, target: Any, draft: Any) -> dict[str, Any]:
     return answer
 
 
-def goals(parts: dict[str, Any], alone: dict[str, Any] | None, copy: float, read: int) -> dict[str, Any]:
-    """Each goal with what was measured, where it was."""
-    figures: dict[str, float] = {}
-    passes_ = parts.get("passes_settled") or {}
-    if alone and "tpot_ms" in alone:
-        figures["bandwidth_share"] = read / (1e-3 * alone["tpot_ms"]) / copy
-        draft = parts.get("draft_ms") or {}
-        for name in SAMPLINGS:
-            if name in draft:
-                figures[f"cost_ratio, {name}"] = draft[name] / alone["tpot_ms"]
-    widths = sorted(int(width) for width in passes_ if width.isdigit())
-    if widths:
-        narrowest = passes_[str(widths[0])]
-        for rows in (5, 8):
-            if wide := next((width for width in widths if width >= rows), None):
-                figures[f"verify_ratio_{rows}"] = passes_[str(wide)] / narrowest
-    hosts = [value["host_share"] for name, value in parts.items() if "top_p" in name and "host_share" in (value or {})]
-    if hosts:
-        figures["host_share"] = max(hosts)
-    theirs = parts.get("transformers") or {}
-    best = min(
-        (value["tpot_ms"] for name, value in parts.items() if name.endswith("T = 0") and "tpot_ms" in (value or {})),
-        default=None,
-    )
-    if "generate" in theirs and best:
-        figures["over_generate"] = theirs["generate"]["tpot_ms"] / best
-        figures["target_alone_over_generate"] = theirs["generate"]["tpot_ms"] / alone["tpot_ms"] if alone else 0.0
-        assisted = [value["tpot_ms"] for name, value in theirs.items() if name.startswith("assisted")]
-        figures["over_assisted"] = min(assisted) / best
-    texts = [value for name, value in parts.items() if name.startswith("same_text") and "identical" in (value or {})]
-    if texts:
-        figures["identical"] = float(all(value["identical"] for value in texts))
-    table = {}
-    for name, value in figures.items():
-        relation, goal = GOALS.get(name.split(",")[0], (None, None))
-        met = None if goal is None else value >= goal if relation == ">=" else value <= goal
-        table[name] = {"measured": value, "goal": None if goal is None else f"{relation} {goal}", "met": met}
-    return table
-
-
 def main(args: argparse.Namespace) -> int:
+    if args.json is not None and not args.json.resolve().parent.is_dir():
+        raise RequestError(f"There is no folder for {args.json}; choose another file.")
+    report = Report(args.json, args.budget or (120.0 if args.quick else 420.0))
+    if args.embedded:
+        device = str(devices.choose_device(args.device))
+        measure_ = partial(same_text_embedded, device, args.tokens, report.budget, args.first)
+        report.part("same_text_embedded", measure_, most=report.budget + AFTER)
+        report.parts["goals"] = goals(report.parts)
+        report.write()
+    else:
+        measure(_plan(args), report)
+    for name, figure in report.parts["goals"].items():
+        goal = "" if figure["goal"] is None else f" (goal {figure['goal']}: {'met' if figure['met'] else 'missed'})"
+        print(f"{name}: {figure['measured']:.3f}{goal}")
+    for name, why in report.missing().items():
+        print(f"{name}: not measured ({why})")
+    return 0
+
+
+def _plan(args: argparse.Namespace) -> Plan:
     if args.tiny:
         torch.set_num_threads(1)
         tiny = gpu_models.TINY, gpu_models.TINY_DRAFT
-        large = gpu_models.TINY
-        plan = Plan(torch.device("cpu"), *tiny, *tiny, large, "f32", 64, 24, 64, 3, not args.no_peers)
-    elif not torch.accelerator.is_available():
+        return Plan(torch.device("cpu"), *tiny, *tiny, gpu_models.TINY, "f32", 64, 24, 64, 3, not args.no_peers)
+    if not torch.accelerator.is_available():
         raise RequestError(
             "bench gpu measures a GPU and PyTorch sees none here; run it where there is one, or --tiny to rehearse it."
         )
-    else:
-        device = torch.device(torch.accelerator.current_accelerator().type, 0)
-        plan = Plan(device, gpu_models.LLAMA_3_1_8B, gpu_models.LLAMA_3_2_1B, peers=not args.no_peers)
-        if args.quick:
-            plan = Plan(device, plan.target, plan.draft, tokens=64, said=2000, repeats=20, peers=plan.peers)
-    report = Report(args.json, args.budget or (150.0 if args.quick else 420.0))
-    parts = measure(plan, report)
-    for name, figure in parts["goals"].items():
-        goal = "" if figure["goal"] is None else f" (goal {figure['goal']}: {'met' if figure['met'] else 'missed'})"
-        print(f"{name}: {figure['measured']:.3f}{goal}")
-    return 0
+    device = torch.device(devices.accelerator(), 0)
+    plan = Plan(device, gpu_models.LLAMA_3_1_8B, gpu_models.LLAMA_3_2_1B, peers=not args.no_peers)
+    return replace(plan, tokens=64, said=2000, repeats=20) if args.quick else plan

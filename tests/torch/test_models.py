@@ -170,8 +170,9 @@ def test_the_measurements_of_a_gpu_can_be_rehearsed(tmp_path: Path) -> None:
     file = tmp_path / "gpu.json"
     assert main(["bench", "gpu", "--tiny", "--no-peers", "--json", str(file)]) == 0
     parts = json.loads(file.read_text())
-    assert {"int4", "int4_large", "same_text_small", "goals"} <= set(parts)
+    assert {"recorded", "int4", "int4_large", "same_text_small", "same_text_embedded", "goals"} <= set(parts)
     faults = {
         name: part for name, part in parts.items() if isinstance(part, dict) and {"failed", "left_out"} & set(part)
     }
     assert faults == {}
+    assert parts["same_text_embedded"]["tokens"] >= 64

@@ -21,7 +21,7 @@ from app.backends.torch import ranks as ranks_
 from app.backends.torch.llama import Cache, Operations
 from app.backends.torch.network import Network, fused_operations, head
 from app.backends.torch.operations import Plain
-from app.backends.torch.programs import pool_of
+from app.backends.torch.programs import Program, pool_of
 from app.backends.torch.rows import DeviceRows, to_host
 from app.backends.torch.sight import DeviceSight
 from app.engine.model import Logits, States
@@ -116,13 +116,27 @@ class TorchModel:
         """A new cache, by whose number the ranks of tensor parallelism know it."""
         return TorchSequence(self, number)
 
-    def pool(self, device: Any) -> Any:
-        """Memory for what is recorded on a device; None where nothing is."""
+    def pass_pool(self, device: Any) -> Any:
+        """Memory for passes recorded on a device; None where nothing is. What one leaves lasts until the next."""
+        return self._pool("passes", device)
+
+    def draw_pool(self, device: Any) -> Any:
+        """Memory for draws. Not that of passes: a draw would overwrite what the pass before it left, where the pass was
+        recorded later."""
+        return self._pool("draws", device)
+
+    def _pool(self, what: str, device: Any) -> Any:
         if not self.graphs:
             return None
-        if device not in self._pools:
-            self._pools[device] = pool_of(device, True)
-        return self._pools[device]
+        if (what, device) not in self._pools:
+            self._pools[what, device] = pool_of(device, True)
+        return self._pools[what, device]
+
+    def programs(self) -> list[Program]:
+        """Of the caches that nobody uses now, with why one was not recorded."""
+        passes_ = [each for cache in self._free for each in cache._passes.values()]
+        draws = [step.program for cache in self._free for step in cache._steps.values()]
+        return [*(program for each in passes_ for program in each.programs), *draws]
 
     def width(self, rows: int) -> int | None:
         """Rows of the program for a window of that many; None: as many as there are."""
@@ -180,7 +194,7 @@ class TorchSequence:
                     return DeviceRows(logits, sampling, unusable, values, following=following)
                 kind = warp.Kind.of(sampling)
                 if kind not in self._steps:
-                    self._steps[kind] = passes.Step(self._model.last, self._model.pool, kind, logits.shape[1])
+                    self._steps[kind] = passes.Step(self._model.last, self._model.draw_pool, kind, logits.shape[1])
                 drawn = self._steps[kind].run(logits[-1], sampling, coin)
                 return DeviceRows(
                     logits[-1:].clone(), sampling, unusable, values, drawn=drawn, places=self._model.places
@@ -264,6 +278,6 @@ class TorchSequence:
             if not model.graphs:
                 self._passes.clear()  # not recorded, a pass holds nothing worth keeping
             self._passes[width, end] = passes.Pass(
-                model.network, model.operations, model.pool, self._caches, width, end, self.length
+                model.network, model.operations, model.pass_pool, self._caches, width, end, self.length
             )
         return self._passes[width, end]

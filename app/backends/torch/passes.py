@@ -12,6 +12,7 @@ import torch
 from app.backends.torch import devices, llama, warp
 from app.backends.torch.llama import Cache, Operations
 from app.backends.torch.network import Network, head
+from app.backends.torch.operations import Plain
 from app.backends.torch.programs import Program
 from app.backends.torch.rows import Drawn
 from app.record.trace import Sampling
@@ -68,6 +69,8 @@ class Pass:
         self, network: Network, operations: Operations, cache: Cache, number: int, end: int
     ) -> Callable[[], Any]:
         stage, inputs = network.stages[number], self._inputs[number]
+        if stage.device.type != "cuda":  # layers that no GPU had room for; fused kernels are CUDA's
+            operations = Plain()
 
         def function() -> Any:
             x = self._between[number - 1] if number else inputs[1:]

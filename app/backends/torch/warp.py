@@ -38,8 +38,8 @@ def scalars(sampling: Sampling, u: float = 0.0) -> list[float]:
 
 
 def exact(device: Any) -> Any:
-    """The type sums over a row are kept in: float64, but Apple's GPUs have none."""
-    return torch.float32 if device.type == "mps" else torch.float64
+    """The type sums over a row are kept in: float64, which Apple's GPUs and many others do not have."""
+    return torch.float64 if device.type in ("cpu", "cuda") else torch.float32
 
 
 def warp(logits: Tensor, kind: Kind, values: Tensor) -> Tensor:
