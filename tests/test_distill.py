@@ -254,3 +254,24 @@ def check_sums(folder: Path) -> None:
     for line in (folder / "SHA256SUMS").read_text().splitlines():
         digest, name = line.split("  ")
         assert hashlib.sha256((folder / name).read_bytes()).hexdigest() == digest
+
+
+def test_what_another_target_wrote_is_refused(tmp_path: Path) -> None:
+    """Its ids and states would be taken for this target's: a draft taught wrongly, in silence."""
+    folder = tmp_path / "texts"
+    shards.claim(folder, "one 12")
+    shards.append(folder, {"tokens": np.zeros((2, 3), np.int64)})
+    shards.claim(folder, "one 12")
+    with pytest.raises(RequestError, match=r"keeps what one 12 wrote, and this target is other 34; choose another"):
+        shards.claim(folder, "other 34")
+    (folder / "target.txt").unlink()
+    with pytest.raises(RequestError, match="an unknown target"):
+        shards.claim(folder, "one 12")
+
+
+@pytest.mark.parametrize("damage", [b"", b"PK\x03\x04 cut", b"no archive"])
+def test_a_damaged_shard_is_a_sentence(tmp_path: Path, damage: bytes) -> None:
+    path = tmp_path / "shard-00000.npz"
+    path.write_bytes(damage)
+    with pytest.raises(RequestError, match="cannot be read"):
+        shards.read(path)

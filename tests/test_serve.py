@@ -133,6 +133,11 @@ def test_a_login_is_asked_for_by_a_file_that_ps_does_not_show_and_sigterm_in_a_r
         (["--run-seconds", "0"], "--run-seconds is 0; choose a number above 0"),
         (["--run-seconds", "nan"], "--run-seconds is nan"),
         (["--max-tokens-limit", "-1"], "--max-tokens-limit is -1"),
+        (["--max-waiting", "99999999999"], "--max-waiting is 1e+11"),
+        (["--round-seconds", "inf"], "--round-seconds is inf"),
+        (["--memory-limit", "inf"], "--memory-limit is inf"),
+        (["--memory-limit", "1e300"], "--memory-limit is 1e+300"),
+        (["--port", "65536"], "There is no port 65536"),
     ],
 )
 def test_flags_that_cannot_work_are_a_sentence(

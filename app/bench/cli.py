@@ -7,10 +7,12 @@ import json
 from functools import partial
 from pathlib import Path
 
+from app.cli import numbers
 from app.errors import RequestError
 from app.pairs.options import PairOptions
 from app.pairs.registry import load
 from app.places import ASSETS
+from app.record.limits import MAX_K, MAX_SEED, MAX_TEMPERATURE, MAX_TOKENS, MIN_K
 
 README = Path(__file__).with_name("README.md")
 PROMPTS = ASSETS / "prompts.json"
@@ -19,7 +21,9 @@ PAGE = {"starts": 5, "turns": 3, "k": 3, "max_tokens": 128}
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--prompts", type=Path, default=PROMPTS, help='a JSON list of {"category", "prompt"}')
-    parser.add_argument("--count", type=int, default=48, help="prompts of the list, one of each category in turn")
+    parser.add_argument(
+        "--count", type=numbers.whole(1), default=48, help="prompts of the list, one of each category in turn"
+    )
     parser.add_argument("--k", default="2,3,4,5,8", metavar="K,K,...", help="windows; k = auto is always measured too")
     parser.add_argument(
         "--pair", type=Path, metavar="FILE", help="another pair than the embedded one: a pair file (.toml)"
@@ -28,7 +32,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--dtypes", help="precisions; the first meets the peers (default: int8,bf16; of a pair file, the file's)"
     )
     parser.add_argument("--peers", default="all", help="all, none, or names separated by commas")
-    parser.add_argument("--max-tokens", type=int, default=48, help="where an answer ends at the latest")
+    parser.add_argument(
+        "--max-tokens", type=numbers.whole(1, MAX_TOKENS), default=48, help="where an answer ends at the latest"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the results as JSON")
     parser.add_argument("--html", type=Path, metavar="FILE", help="also write a page with plots")
     parser.add_argument("--readme", action="store_true", help="put the table into app/bench/README.md")
@@ -37,15 +43,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     measurements = parser.add_subparsers(dest="measurement", metavar="MEASUREMENT")
     acceptors = measurements.add_parser("acceptors", help="what each acceptor keeps on the embedded pair")
     acceptors.add_argument("--prompts", type=Path, default=PROMPTS, help='a JSON list of {"category", "prompt"}')
-    acceptors.add_argument("--count", type=int, default=12, help="prompts, spread over the file's categories")
-    acceptors.add_argument("--k", type=int, default=5, help="window")
-    acceptors.add_argument("--temperature", type=float, default=1.0, help="0: the likeliest token, always")
-    acceptors.add_argument("--max-tokens", type=int, default=96, help="where an answer ends at the latest")
-    acceptors.add_argument("--seed", type=int, default=0, help="the same seed draws the same text again")
+    acceptors.add_argument(
+        "--count", type=numbers.whole(1), default=12, help="prompts, spread over the file's categories"
+    )
+    acceptors.add_argument("--k", type=numbers.whole(MIN_K, MAX_K), default=5, help="window")
+    acceptors.add_argument(
+        "--temperature", type=numbers.real(most=MAX_TEMPERATURE), default=1.0, help="0: the likeliest token, always"
+    )
+    acceptors.add_argument(
+        "--max-tokens", type=numbers.whole(1, MAX_TOKENS), default=96, help="where an answer ends at the latest"
+    )
+    acceptors.add_argument(
+        "--seed", type=numbers.whole(0, MAX_SEED), default=0, help="the same seed draws the same text again"
+    )
     cards = measurements.add_parser("cards", help="how far the speculative arm leads on each example card of the page")
-    cards.add_argument("--repeats", type=int, default=5, help="runs of each card, after one that warms up")
+    cards.add_argument("--repeats", type=numbers.whole(1), default=5, help="runs of each card, after one that warms up")
     cards.add_argument("--prompts", type=Path, metavar="FILE", help="measure these prompts instead, as candidates")
-    cards.add_argument("--k", type=int, default=4, help="window of the candidates")
+    cards.add_argument("--k", type=numbers.whole(MIN_K, MAX_K), default=4, help="window of the candidates")
     cards.add_argument("--write", action="store_true", help="put the page's cards into the order measured")
     gpu = measurements.add_parser(
         "gpu", help="what a GPU gives: bandwidth, passes, both arms, transformers beside them"
@@ -56,14 +70,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     memory.add_argument("--target", type=Path, metavar="PATH", help="a .gguf file or a model directory")
     memory.add_argument("--draft", type=Path, metavar="PATH", help="its draft model")
     memory.add_argument("--dtype", help="precision")
-    memory.add_argument("--n-positions", type=int, metavar="N", help="longest context")
+    memory.add_argument("--n-positions", type=numbers.whole(2), metavar="N", help="longest context")
     page = measurements.add_parser("page", help="time per token with the page open, against no page")
-    page.add_argument("--starts", type=int, default=PAGE["starts"], help="how often both sides are loaded anew")
-    page.add_argument("--turns", type=int, default=PAGE["turns"], help="turns of each start")
-    page.add_argument("--max-tokens", type=int, default=PAGE["max_tokens"], help="where an answer ends at the latest")
-    page.add_argument("--k", type=int, default=PAGE["k"], help="window")
+    page.add_argument(
+        "--starts", type=numbers.whole(1), default=PAGE["starts"], help="how often both sides are loaded anew"
+    )
+    page.add_argument("--turns", type=numbers.whole(1), default=PAGE["turns"], help="turns of each start")
+    page.add_argument(
+        "--max-tokens",
+        type=numbers.whole(1, MAX_TOKENS),
+        default=PAGE["max_tokens"],
+        help="where an answer ends at the latest",
+    )
+    page.add_argument("--k", type=numbers.whole(MIN_K, MAX_K), default=PAGE["k"], help="window")
     crowd = measurements.add_parser("load", help="what many visitors at once do to the page, of a toy pair")
-    crowd.add_argument("--runs", type=int, default=1000, help="runs that are read, stopped or left, at random")
+    crowd.add_argument(
+        "--runs", type=numbers.whole(1), default=1000, help="runs that are read, stopped or left, at random"
+    )
 
 
 def main(args: argparse.Namespace) -> int:
@@ -85,8 +108,6 @@ def main(args: argparse.Namespace) -> int:
     from app.bench.acceptors import table
     from app.engine.session import Session
 
-    if args.count < 1:
-        raise RequestError(f"{args.count} prompts cannot be measured; choose 1 or more.")
     session = Session(load(PairOptions()))
     for line in table(
         session, read_prompts(args.prompts)[: args.count], args.k, args.temperature, args.max_tokens, args.seed
@@ -102,7 +123,10 @@ def gpu_arguments(parser: argparse.ArgumentParser) -> None:
         "--quick", action="store_true", help="in about 150 seconds: shorter answers, fewer tokens compared"
     )
     parser.add_argument(
-        "--budget", type=float, metavar="SECONDS", help="begin no other part after (default: 420; quick: 120)"
+        "--budget",
+        type=numbers.real(0, most=1e7),
+        metavar="SECONDS",
+        help="begin no other part after (default: 420; quick: 120)",
     )
     parser.add_argument("--tiny", action="store_true", help="tiny shapes on the processor: a rehearsal, no figures")
     parser.add_argument("--no-peers", action="store_true", help="leave transformers out")
@@ -114,8 +138,12 @@ def gpu_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--device", help="with --embedded: cuda, cuda:1, mps or cpu (default: the GPU, where there is one)"
     )
-    parser.add_argument("--tokens", type=int, default=10_000, help="with --embedded: how many are compared")
-    parser.add_argument("--first", type=int, default=0, metavar="N", help="with --embedded: the question to begin with")
+    parser.add_argument(
+        "--tokens", type=numbers.whole(1), default=10_000, help="with --embedded: how many are compared"
+    )
+    parser.add_argument(
+        "--first", type=numbers.whole(0), default=0, metavar="N", help="with --embedded: the question to begin with"
+    )
 
 
 def _gpu(args: argparse.Namespace) -> int:
@@ -132,8 +160,6 @@ def _cards(args: argparse.Namespace) -> int:
     from app.bench import cards
     from app.engine.session import Session
 
-    if args.repeats < 1:
-        raise RequestError(f"{args.repeats} repeats measure nothing; choose 1 or more.")
     listed = cards.read_cards() if args.prompts is None else cards.candidates(read_prompts(args.prompts), args.k)
     leads: list[cards.Lead] = []
     for line in cards.table(Session(load(PairOptions())), listed, args.repeats, leads):
@@ -170,7 +196,7 @@ def _compare(args: argparse.Namespace) -> int:
     except ValueError:
         raise RequestError(f"--k is {args.k!r}; write windows separated by commas, such as 2,3,5.") from None
     chosen = {"all": peers.ALL, "none": ()}.get(args.peers, tuple(args.peers.split(",")))
-    prompts = read_prompts(args.prompts)[: max(args.count, 0)]
+    prompts = read_prompts(args.prompts)[: args.count]
     pair = PairOptions() if args.pair is None else hub_models.local(pair_files.read(args.pair))
     dtypes = [pair.dtype] if args.pair is not None else ["int8", "bf16"]
     if args.dtypes is not None:

@@ -10,8 +10,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from app.cli import numbers
 from app.errors import PairError, RequestError
 from app.neuron.catalogue import LIBRARIES
+from app.pairs.options import LIMITS
 from app.record.limits import K, parse_k
 from app.record.trace import Request, Sampling
 
@@ -47,12 +49,19 @@ def pair_flags(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--revision", metavar="REV", help="branch, tag or commit of a target on the Hub")
     parser.add_argument("--draft-revision", metavar="REV", help="the same for the draft")
-    parser.add_argument("--threads", type=int, help="processor threads (default: all cores)")
-    parser.add_argument("--n-positions", type=int, metavar="N", help="longest context (default: the model's)")
+    parser.add_argument(
+        "--threads", type=numbers.whole(*LIMITS["threads"]), help="processor threads (default: all cores)"
+    )
+    parser.add_argument(
+        "--n-positions",
+        type=numbers.whole(*LIMITS["n_positions"]),
+        metavar="N",
+        help="longest context (default: the model's)",
+    )
     parser.add_argument(
         "--tp-degree",
         "--tp",
-        type=int,
+        type=numbers.whole(*LIMITS["tp_degree"]),
         metavar="N",
         help="neuron: cores both models share (default: planned); torch: processes that each hold a part, one a GPU",
     )

@@ -6,6 +6,7 @@ import argparse
 import json
 import sys
 
+from app.cli import numbers
 from app.neuron.catalogue import LIBRARIES, TRANSFORMERS_NEURONX
 from app.neuron.memory import GB
 from app.neuron.plan import Plan, plan
@@ -17,9 +18,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--target", default="llama-2-70b", help="catalogue name or path of a config.json")
     parser.add_argument("--draft", default="llama-2-7b", help="catalogue name or path of a config.json")
     parser.add_argument("--dtype", default="bf16", help="bf16, f16 or f32")
-    parser.add_argument("--n-positions", type=int, default=2048, help="longest sequence, prompt and answer, in tokens")
-    parser.add_argument("--tp-degree", type=int, help="judge this degree instead of recommending one")
-    parser.add_argument("--draft-tp-degree", type=int, help="the draft's, where it differs")
+    parser.add_argument(
+        "--n-positions", type=numbers.whole(2), default=2048, help="longest sequence, prompt and answer, in tokens"
+    )
+    parser.add_argument(
+        "--tp-degree", type=numbers.whole(1, 1024), help="judge this degree instead of recommending one"
+    )
+    parser.add_argument("--draft-tp-degree", type=numbers.whole(1, 1024), help="the draft's, where it differs")
     parser.add_argument(
         "--neuron-library", default=TRANSFORMERS_NEURONX, choices=LIBRARIES, help="the library that is to run it"
     )

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from app.cli import flags, pool, texts
 from app.errors import RequestError
+from app.record.limits import MAX_TOKENS
 from app.record.trace_files import open_trace
 
 if TYPE_CHECKING:
@@ -19,6 +20,14 @@ if TYPE_CHECKING:
 
 AUTH_VARIABLE = "PLAYGROUND_AUTH"
 """Holds USER:PASSWORD, as --auth, where nobody else sees it."""
+MOST = {
+    "max_tokens_limit": MAX_TOKENS,
+    "run_seconds": 1e6,
+    "max_waiting": 1e6,
+    "round_seconds": 1e6,
+    "memory_limit": 1e6,
+}
+"""What the limits of the page may be at most: more would mean nothing, or overflow a clock."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -70,10 +79,10 @@ def main(options: argparse.Namespace) -> int:
     flags.follow(options)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # until the page is there
     address = serve.Address(options.host, options.port, logins(options), tuple(options.allow_host))
-    for name in ("max_tokens_limit", "run_seconds", "max_waiting", "round_seconds", "memory_limit"):
+    for name, most in MOST.items():
         value = getattr(options, name)
-        if value is not None and not value > 0:
-            raise RequestError(f"--{name.replace('_', '-')} is {value:g}; choose a number above 0.")
+        if value is not None and not 0 < value <= most:
+            raise RequestError(f"--{name.replace('_', '-')} is {value:g}; choose a number above 0 and up to {most:g}.")
     serve.check_port(options.host, options.port)
     replay = None if options.replay is None else open_trace(options.replay)
     engine: ProcessEngine | Pool | None = None

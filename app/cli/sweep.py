@@ -11,9 +11,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from app.bench.cli import PROMPTS, read_prompts
-from app.cli import flags
-from app.errors import RequestError
-from app.record.limits import DEFAULT_K, DEFAULT_KS, K
+from app.cli import flags, numbers
+from app.record.limits import DEFAULT_K, DEFAULT_KS, MAX_TEMPERATURE, K
 from app.record.standing import Sweep
 from app.record.sweep import REPEATS, check, sweep
 from app.record.sweep_words import sentences, table, to_csv
@@ -51,7 +50,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--acceptors", type=_names, default=(), metavar="A,A,...", help="acceptors to compare")
     parser.add_argument("--drafters", type=_names, default=(), metavar="D,D,...", help="drafters to compare")
     parser.add_argument(
-        "--temperatures", type=_listed(float, "numbers"), default=(), metavar="T,T,...", help="temperatures to compare"
+        "--temperatures",
+        type=_listed(numbers.real(most=MAX_TEMPERATURE), f"numbers from 0 to {MAX_TEMPERATURE:g}"),
+        default=(),
+        metavar="T,T,...",
+        help="temperatures to compare",
     )
     parser.add_argument(
         "--pairs", type=Path, metavar="DIR", help="a folder of pair files to compare: precisions, drafts, engines"
@@ -59,9 +62,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--k", type=flags.window, default=DEFAULT_K, help="the window where --ks is not given")
     parser.add_argument("--prompt", action="append", help="may be given several times (default: --prompts)")
     parser.add_argument("--prompts", type=Path, default=PROMPTS, help='a JSON list of {"category", "prompt"}')
-    parser.add_argument("--count", type=int, default=6, help="prompts of the list, one of each category in turn")
     parser.add_argument(
-        "--repeats", type=int, default=REPEATS, help=f"times every prompt is run with everything (default: {REPEATS})"
+        "--count", type=numbers.whole(1), default=6, help="prompts of the list, one of each category in turn"
+    )
+    parser.add_argument(
+        "--repeats",
+        type=numbers.whole(1),
+        default=REPEATS,
+        help=f"times every prompt is run with everything (default: {REPEATS})",
     )
     flags.sampling_flags(parser)
     parser.add_argument("--max-tokens", type=int, default=96, help="where an answer ends at the latest")
@@ -72,9 +80,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(options: argparse.Namespace) -> int:
-    prompts = options.prompt or read_prompts(options.prompts)[: max(options.count, 0)]
-    if options.repeats < 1:
-        raise RequestError(f"{options.repeats} repeats measure nothing; choose 1 or more.")
+    prompts = options.prompt or read_prompts(options.prompts)[: options.count]
     others = options.acceptors or options.drafters or options.temperatures or options.pairs
     request = Request(
         prompt=prompts[0] if prompts else "",

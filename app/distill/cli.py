@@ -10,8 +10,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from app.cli import numbers
 from app.errors import PairError, RequestError
 from app.places import ASSETS, home
+from app.record.limits import MAX_SEED, MAX_TOKENS
 
 if TYPE_CHECKING:
     from app.distill.everything import Start
@@ -22,6 +24,7 @@ STAGES = {
     "evaluate": "measure a packed draft on held-out prompts with the playground's engine",
     "export": "write a packed draft as a plain Hugging Face checkpoint with the full vocabulary",
 }
+MINUTES = 60 * 24 * 365  # at most
 MEMORY = 0.4  # share of a device's memory that may hold what the target wrote
 
 
@@ -32,34 +35,59 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         sub.add_argument("--target", type=Path, help="a GGUF or a Hugging Face directory (default: the embedded one)")
         sub.add_argument("--work", type=Path, default=home() / "work" / "distill", help="where files are kept")
         sub.add_argument("--prompts", type=Path, default=ASSETS / "prompts.json", help="the held-out prompts")
-        sub.add_argument("--seed", type=int, default=0, help="the same seed gives the same again")
-        sub.add_argument("--threads", type=int, help="processor threads (default: all)")
+        sub.add_argument(
+            "--seed", type=numbers.whole(0, MAX_SEED), default=0, help="the same seed gives the same again"
+        )
+        sub.add_argument("--threads", type=numbers.whole(1, 1024), help="processor threads (default: all)")
     whole = made["all"]
-    whole.add_argument("--minutes", type=float, required=True, help="for all of it")
+    whole.add_argument("--minutes", type=numbers.real(0, most=MINUTES), required=True, help="for all of it")
     whole.add_argument("--out", type=Path, help="where the drafts go, a folder each (default: drafts in --work)")
     whole.add_argument("--device", help="cuda, cpu, ... (default: cuda where there is one)")
     whole.add_argument("--start", type=Path, help="begin from an earlier draft: a packed one, or a folder of --out")
     whole.add_argument(
         "--keep", action="store_true", help="keep what the target writes in --work; a next run begins with it"
     )
-    whole.add_argument("--writing", type=float, default=0.3, help="share of the minutes in which the target writes")
     whole.add_argument(
-        "--plain", type=float, default=0.0, help="share of the training for a draft that reads tokens only"
+        "--writing",
+        type=numbers.real(0, most=1, below=True),
+        default=0.3,
+        help="share of the minutes in which the target writes",
     )
-    whole.add_argument("--single", type=float, default=0.0, help="share of the training for a draft of one layer")
+    whole.add_argument(
+        "--plain",
+        type=numbers.real(most=1, below=True),
+        default=0.0,
+        help="share of the training for a draft that reads tokens only",
+    )
+    whole.add_argument(
+        "--single",
+        type=numbers.real(most=1, below=True),
+        default=0.0,
+        help="share of the training for a draft of one layer",
+    )
     whole.add_argument("--layers", default="0,1", help="target layers the draft starts from")
-    whole.add_argument("--kept", type=int, default=8192, help="ids the output layer covers; --start has its own")
-    whole.add_argument("--rows", type=int, help="dialogues under way at once (default: 4096 on CUDA, else 96)")
-    whole.add_argument("--steps", type=int, help="tokens of each between two looks at the clock")
     whole.add_argument(
-        "--most", type=float, help="tokens the target reads and writes at most (default: what memory holds)"
+        "--kept", type=numbers.whole(2), default=8192, help="ids the output layer covers; --start has its own"
     )
-    whole.add_argument("--instruction-tokens", type=int, default=64, help="of an instruction, at most")
-    whole.add_argument("--passage-tokens", type=int, default=170, help="of a text to be asked about, at most")
-    whole.add_argument("--answer-tokens", type=int, default=192, help="of an answer, at most")
+    whole.add_argument(
+        "--rows", type=numbers.whole(1), help="dialogues under way at once (default: 4096 on CUDA, else 96)"
+    )
+    whole.add_argument("--steps", type=numbers.whole(1), help="tokens of each between two looks at the clock")
+    whole.add_argument(
+        "--most",
+        type=numbers.real(least=1, most=1e15),
+        help="tokens the target reads and writes at most (default: what memory holds)",
+    )
+    whole.add_argument("--instruction-tokens", type=numbers.whole(1), default=64, help="of an instruction, at most")
+    whole.add_argument(
+        "--passage-tokens", type=numbers.whole(1), default=170, help="of a text to be asked about, at most"
+    )
+    whole.add_argument("--answer-tokens", type=numbers.whole(1), default=192, help="of an answer, at most")
     whole.add_argument("--no-flash", action="store_true", help="on CUDA: read the whole cache, by ordinary attention")
-    whole.add_argument("--batch", type=int, help="padded tokens a training step (default: 32768 on CUDA, else 1536)")
-    whole.add_argument("--rate", type=float, default=1.5e-3, help="learning rate, the highest")
+    whole.add_argument(
+        "--batch", type=numbers.whole(1), help="padded tokens a training step (default: 32768 on CUDA, else 1536)"
+    )
+    whole.add_argument("--rate", type=numbers.real(0, most=1), default=1.5e-3, help="learning rate, the highest")
     whole.add_argument("--f32", action="store_true", help="train without bf16: for processors that have none")
     for name in ("evaluate", "export"):
         made[name].add_argument(
@@ -73,7 +101,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     evaluate.add_argument("--k", default="5", help="windows, separated by commas; auto is one")
     evaluate.add_argument("--temperature", default="0,1", help="temperatures, separated by commas")
     evaluate.add_argument("--acceptor", default="rejection", help="by name")
-    evaluate.add_argument("--max-tokens", type=int, default=96, help="where an answer ends at the latest")
+    evaluate.add_argument(
+        "--max-tokens", type=numbers.whole(1, MAX_TOKENS), default=96, help="where an answer ends at the latest"
+    )
     evaluate.add_argument("--dtype", default="int8", help="precision of the target: int8, bf16, f16 or f32")
     evaluate.add_argument("--timed", action="store_true", help="run the target alone too, and compare the times")
     evaluate.add_argument("--json", action="store_true", help="one JSON list")
@@ -104,6 +134,7 @@ def _all(args: argparse.Namespace) -> None:
         )
     import torch
 
+    from app.distill import shards
     from app.distill.everything import everything
     from app.distill.jobs import Sizes
     from app.distill.plan import Plan
@@ -120,7 +151,11 @@ def _all(args: argparse.Namespace) -> None:
     target, prompts = _target(args), _held_out_text(args)
     if bad := [layer for layer in layers if not 0 <= layer < target.config.num_layers]:
         raise RequestError(f"{target.name} has no layer {bad[0]}; choose from 0 to {target.config.num_layers - 1}.")
-    device = torch.device(args.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    try:
+        device = torch.device(args.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise RequestError(f"There is no device {args.device!r} here ({str(error).splitlines()[0]}).") from None
     fast = device.type == "cuda"
     if fast:
         torch.backends.cuda.enable_cudnn_sdp(False)  # it plans for a second at every new shape of a batch
@@ -129,6 +164,13 @@ def _all(args: argparse.Namespace) -> None:
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     rows, steps = args.rows or (4096 if fast else 96), args.steps or (256 if fast else 64)
     room = MEMORY * memory / (2 * target.config.hidden_size)
+    if rows * steps > room:
+        raise RequestError(
+            f"--rows {rows} times --steps {steps} tokens are more than memory holds here; choose at most "
+            f"{int(room):,} together."
+        )
+    if args.plain + args.single >= 1:
+        raise RequestError("--plain and --single leave no training for the draft itself; their sum must be below 1.")
     most = int(min(room, args.most or room)) // (rows * steps) * rows * steps
     plan = Plan(
         minutes=args.minutes,
@@ -154,6 +196,8 @@ def _all(args: argparse.Namespace) -> None:
         )
     batch = args.batch or (32768 if fast else 1536)
     recipe = Recipe(args.minutes, batch, args.rate, bf16=not args.f32, compiled=fast, seed=args.seed)
+    if plan.texts is not None:
+        shards.claim(plan.texts, target.mark)
     start = None
     if args.start is not None:
         embedding = torch.empty(0, target.config.hidden_size)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -41,6 +42,16 @@ class Target:
         """[vocab_size, hidden_size]."""
         tied = self.config.tied or "lm_head.weight" not in self.weights
         return self.weights.tensor("model.embed_tokens.weight" if tied else "lm_head.weight")
+
+    @property
+    def mark(self) -> str:
+        """What tells this target from another, wherever its files lie: name, shape, template, and the small weights
+        that every training changes."""
+        norms = ("model.layers.0.input_layernorm", "model.layers.0.post_attention_layernorm", "model.norm")
+        digest = hashlib.sha256(repr((self.config, self.opening, self.closing)).encode())
+        for name in norms:
+            digest.update(self.weights.tensor(f"{name}.weight").tobytes())
+        return f"{self.name} {digest.hexdigest()[:24]}"
 
     def text(self, token_ids: Iterable[int]) -> str:
         return b"".join(self.tokenizer.piece(int(i)) for i in token_ids).decode("utf-8", "replace")

@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+LIMITS = {"threads": (1, 1024), "n_positions": (2, 1_000_000_000), "tp_degree": (1, 1024)}
+"""From and to which number an option means something."""
+
 
 @dataclass(frozen=True, slots=True)
 class PairOptions:

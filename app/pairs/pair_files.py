@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from app.errors import PairError
-from app.pairs.options import PairOptions
+from app.pairs.options import LIMITS, PairOptions
 from app.wording import shown
 
 if sys.version_info >= (3, 11):
@@ -76,6 +76,9 @@ def _value(path: Path, key: str, value: Any, kind: Any) -> Any:
     if type(value) is not wanted:
         what = "a text in quotes" if wanted is str else "a whole number"
         raise PairError(f"The pair file {path} gives {value!r} for {key}; write {what}.")
+    if key in LIMITS and isinstance(value, int) and not LIMITS[key][0] <= value <= LIMITS[key][1]:
+        least, most = LIMITS[key]
+        raise PairError(f"The pair file {path} gives {value} for {key}; write a whole number from {least} to {most}.")
     if key not in _PATHS:
         return value
     written = Path(str(value)).expanduser()
