@@ -139,6 +139,7 @@ REFUSED_GGUFS: list[tuple[dict[str, Any], str]] = [
     ({"llama.rope.scaling.type": "longrope"}, "uses longrope rope scaling"),
     ({"llama.rope.scaling.factor": -2.0}, "factor is -2"),
     ({"llama.rope.freq_base": float("nan")}, "rope_theta is nan"),
+    ({"llama.rope.freq_base": 0.0}, "rope_theta is 0"),
     ({"llama.attention.layer_norm_rms_epsilon": float("nan")}, "rms_norm_eps is nan"),
     ({"llama.attention.clamp_kqv": 8.0}, "clamp_kqv"),
     ({"llama.attention.some_new_scale": 0.3}, "not known here"),

@@ -39,6 +39,8 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"rope_scaling": {"type": "linear", "factor": 0}}, "factor is 0"),
     ({"rope_scaling": {"factor": 2.0}}, "stretched by 2.0 in a way it does not name"),
     ({"rope_theta": -1.0}, "rope_theta is -1"),
+    ({"rope_theta": 0}, "rope_theta is 0"),
+    ({"rope_parameters": {"rope_type": "default", "rope_theta": 0.0}}, "rope_theta is 0"),
     ({"rms_norm_eps": float("nan")}, "rms_norm_eps is nan"),
     ({"tie_word_embeddings": "false"}, "tie_word_embeddings is 'false'"),
     ({"attention_bias": True}, "attention_bias = true and holds no such biases"),

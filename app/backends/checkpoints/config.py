@@ -125,7 +125,7 @@ def config_of(raw: dict[str, Any], generation: dict[str, Any], path: Path) -> Ll
             vocab_size=_count(raw, "vocab_size"),
             n_positions=n_positions,
             rms_norm_eps=_finite("rms_norm_eps", raw.get("rms_norm_eps", 1e-6), least=0.0),
-            rope_theta=_finite("rope_theta", rope.get("rope_theta") or raw.get("rope_theta") or 10000.0, least=1.0),
+            rope_theta=_finite("rope_theta", _first(rope.get("rope_theta"), raw.get("rope_theta"), 10000.0), least=1.0),
             rope_scaling=scaling,
             tied=_switch(raw, "tie_word_embeddings"),
             stop_ids=_stops(raw, generation),
@@ -200,6 +200,11 @@ def _rope(raw: dict[str, Any], path: Path) -> tuple[dict[str, Any], RopeScaling 
         f"{path} uses {kind} rope scaling; only the plain one, linear and llama3's are supported, so "
         "choose another model."
     )
+
+
+def _first(*values: Any) -> Any:
+    """The first that is said: null says nothing, and 0 does."""
+    return next(value for value in values if value is not None)
 
 
 def _finite(key: str, value: Any, least: float) -> float:

@@ -108,7 +108,7 @@ def _config(field: Field, tensors: Mapping[str, StoredTensor]) -> dict[str, Any]
         "vocab_size": int(tensors["token_embd.weight"].shape[0]),
         "max_position_embeddings": whole("llama.context_length"),
         "rms_norm_eps": float(field("llama.attention.layer_norm_rms_epsilon")),
-        "rope_theta": float(field("llama.rope.freq_base", 10000.0)) or 10000.0,
+        "rope_theta": float(field("llama.rope.freq_base", 10000.0)),
         "rope_scaling": _rope_scaling(field),
         "tie_word_embeddings": "output.weight" not in tensors,
     }
