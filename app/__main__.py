@@ -48,15 +48,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     texts.print_anything()
     options = parser().parse_args(words)
     try:
-        return int(options.command(texts.checked(options)))
+        code = int(options.command(texts.checked(options)))
+        texts.written()
+        return code
     except PlaygroundError as error:
         print(error, file=sys.stderr)
         return BAD_INPUT
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:  # whoever read us has seen enough
-        sys.stderr.close()
+        texts.give_up_output()
         return 0
+    except OSError as error:
+        if error.errno not in texts.FULL or error.filename is not None:
+            raise
+        texts.give_up_output()
+        print(f"The output cannot be written ({error.strerror}); send it elsewhere.", file=sys.stderr)
+        return BAD_INPUT
 
 
 def parser() -> argparse.ArgumentParser:

@@ -127,3 +127,19 @@ def test_a_model_in_a_folder_of_an_odd_name_answers_in_an_ascii_locale(tmp_path:
     )
     assert done.returncode == 0, done.stderr.decode()
     assert b"speculative" in done.stdout
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no device that is always full")
+@pytest.mark.parametrize("command", ["plan", "cache"])  # one fails as it prints, one as what it printed goes out
+def test_an_output_that_is_full_is_a_sentence(command: str) -> None:
+    with open("/dev/full", "w", encoding="ascii") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "app", command],
+            cwd=ROOT,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 2
+    assert done.stderr == "The output cannot be written (No space left on device); send it elsewhere.\n"

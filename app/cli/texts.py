@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import io
 import os
 import sys
@@ -10,12 +11,28 @@ from typing import Any
 
 from app.errors import RequestError
 
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+"""What a place that is full, or gone, says of a write to it."""
+
 
 def print_anything() -> None:
     """From here on what standard output or error cannot encode is printed as an escape."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+
+
+def written() -> None:
+    """What was printed has gone out. Raises OSError where it cannot, now and not as the interpreter ends."""
+    if sys.stdout is not None:
+        sys.stdout.flush()
+
+
+def give_up_output() -> None:
+    """What is left of the output goes nowhere: as the interpreter ends it would fail again."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)
 
 
 def checked(options: argparse.Namespace) -> argparse.Namespace:
