@@ -233,9 +233,7 @@ class Pool(Described):
             return serve.run(bound, name=NAME, route_prefix=None)
         except RuntimeError as error:
             self._ray.shutdown()
-            raise PairError(
-                f"The engines could not be started ({str(error).splitlines()[0]}); see Ray's log."
-            ) from None
+            raise PairError(f"The engines could not be started ({_first_line(error)}); see Ray's log.") from None
 
 
 def _environment() -> dict[str, str]:
@@ -261,6 +259,7 @@ def _joined(address: str) -> tuple[Any, Any]:
     try:
         import ray
         from ray import serve
+        from ray.exceptions import RayError
     except ImportError as error:
         raise RequestError(
             f"Ray's packages are not installed ({error}); start with ./launch.sh, which installs them, or "
@@ -274,10 +273,19 @@ def _joined(address: str) -> tuple[Any, Any]:
             logging_level=logging.ERROR,
             **({} if address else {"include_dashboard": False}),
         )
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except (ConnectionError, RuntimeError, ValueError, RayError) as error:
+        if "token" in str(error):
+            raise RequestError(
+                f"The Ray cluster at {address} wants its token ({_first_line(error)}); set RAY_AUTH_MODE=token, and "
+                "have the cluster's ~/.ray/auth_token here."
+            ) from None
         raise RequestError(
-            f"There is no Ray cluster at {address} ({str(error).splitlines()[0]}); start one by ray start --head, or "
-            "leave the address out."
+            f"There is no Ray cluster at {address} ({_first_line(error)}); start one by ray start --head, or leave the "
+            "address out."
         ) from None
     logging.getLogger("ray.serve").setLevel(logging.ERROR)
     return ray, serve
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)
