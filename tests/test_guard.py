@@ -4,13 +4,11 @@ operators read."""
 from __future__ import annotations
 
 import asyncio
-import http.client
 import json
 import random
+import socket
 import threading
 from collections.abc import Iterator
-from contextlib import suppress
-from itertools import pairwise
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -19,11 +17,10 @@ from starlette.types import Message, Receive, Scope, Send
 
 from app.ui import guard, routes
 from app.ui.desk import Desk
-from app.ui.logins import Logins
+from tests.support.asking import JSON, ask, post
 from tests.support.pages import served, toy_session
 from tests.support.waiting import finished
 
-JSON = {"content-type": "application/json"}
 RUN = ["Hi", 3, 8, 0, 1, 0, 0, "rejection", "draft", "both", "", True]
 
 
@@ -31,34 +28,6 @@ RUN = ["Hi", 3, 8, 0, 1, 0, 0, "rejection", "draft", "both", "", True]
 def address() -> Iterator[str]:
     with served(toy_session()) as at:
         yield at
-
-
-def ask(
-    address: str, method: str, path: str, body: bytes | None = None, **headers: str
-) -> tuple[int, dict[str, str], bytes]:
-    """Status, headers and body; header names with _ for -."""
-    connection = http.client.HTTPConnection(urlsplit(address).netloc, timeout=120)
-    try:
-        connection.putrequest(method, path, skip_host="host" in headers, skip_accept_encoding=True)
-        for name, value in headers.items():
-            connection.putheader(name.replace("_", "-"), value)
-        if body is not None and "content_length" not in headers and "transfer_encoding" not in headers:
-            connection.putheader("content-length", str(len(body)))
-        connection.endheaders()
-        if body is not None:
-            with suppress(BrokenPipeError, ConnectionResetError):  # it was answered before it was read
-                connection.send(body)
-        answer = connection.getresponse()
-        return answer.status, {name.lower(): value for name, value in answer.getheaders()}, answer.read()
-    finally:
-        connection.close()
-
-
-def post(address: str, path: str, data: Any, **headers: str) -> tuple[int, Any]:
-    status, _, body = ask(
-        address, "POST", path, json.dumps(data).encode(), **{"content_type": JSON["content-type"], **headers}
-    )
-    return status, json.loads(body)
 
 
 @pytest.mark.parametrize(
@@ -96,6 +65,27 @@ def test_other_sites_cannot_post(address: str, headers: dict[str, str]) -> None:
     for path in ("/gradio_api/call/run", "/gradio_api/queue/join", "/gradio_api/component_server", "/login"):
         status, told = post(address, path, {"data": RUN}, **headers)
         assert (status, told["detail"]) == (403, "Another site's page cannot use this playground.")
+
+
+@pytest.mark.parametrize("name", guard.ONCE)
+def test_what_is_gone_by_is_said_once(address: str, name: str) -> None:
+    said = {
+        "origin": address,
+        "sec-fetch-site": "same-origin",
+        "content-type": JSON["content-type"],
+        "content-length": "11",
+    }
+    lines = [f"{each}: {value}" for each, value in said.items()]
+    head = ["POST /gradio_api/run/pairs HTTP/1.1", f"Host: {urlsplit(address).netloc}", "Connection: close", *lines]
+
+    def status(more: list[str]) -> bytes:
+        with socket.create_connection((str(urlsplit(address).hostname), int(urlsplit(address).port or 0))) as end:
+            end.sendall("\r\n".join([*head, *more, "", '{"data":[]}']).encode())
+            return end.makefile("rb").readline().split()[1]
+
+    assert status([]) == b"200"
+    assert status([f"{name}: {said[name]}"]) == (b"200" if name == "content-length" else b"400")  # one to HTTP itself
+    assert status([f"{name}: 1"]) == b"400"
 
 
 def test_the_pages_own_origin_can_post(address: str) -> None:
@@ -262,37 +252,6 @@ def test_health_and_figures(address: str) -> None:
     assert float(values["playground_speedup_count"]) >= 1
     assert "playground_waiting 0.0" in figures
     assert "_created" not in figures
-
-
-def test_wrong_passwords_wait_and_take_turns() -> None:
-    slept: list[float] = []
-
-    async def scenario() -> None:
-        logins = Logins(first=0.01, most=0.04)
-        sent: list[int] = []
-
-        async def send(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                sent.append(message["status"])
-
-        async def attempt(status: int) -> None:
-            async def login(told: Send) -> None:
-                slept.append(asyncio.get_running_loop().time())
-                await told({"type": "http.response.start", "status": status, "headers": []})
-
-            await logins.tried("1.2.3.4", login, send)
-
-        await asyncio.gather(*[attempt(400) for _ in range(10)])
-        assert sorted(sent) == [400] * 5 + [429] * 5, "one at work and four that wait"
-        gaps = [later - earlier for earlier, later in pairwise(slept)]
-        assert all(gap >= least for gap, least in zip(gaps, (0.01, 0.02, 0.04, 0.04), strict=True))
-        await attempt(200)
-        before = len(slept)
-        await attempt(400)
-        await attempt(400)
-        assert len(slept) == before + 2
-
-    finished(scenario())
 
 
 def test_a_fault_of_the_server_is_a_sentence_and_one_line(caplog: pytest.LogCaptureFixture) -> None:

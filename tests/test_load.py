@@ -7,15 +7,17 @@ import gc
 import random
 import threading
 from collections import Counter
-from contextlib import AsyncExitStack
+from collections.abc import Generator, Iterator
+from contextlib import AsyncExitStack, contextmanager
 from typing import Any
 
 import httpx
 import pytest
 
 from app.bench import calls
+from app.engine.session import Session
 from app.errors import RequestError
-from app.record.trace import Event, RunFinished
+from app.record.trace import Event, Request, RunFinished
 from app.ui import readers
 from app.ui.line import LENGTH
 from tests.support.pages import served, toy_session
@@ -76,25 +78,47 @@ def test_sixty_direct_posts_during_a_run_stop_nobody() -> None:
         finished(scenario(address))
 
 
+@contextmanager
+def held() -> Iterator[tuple[Session, threading.Event]]:
+    """A session whose runs of the prompt "hold" go on once the event is set."""
+    session, release = toy_session(), threading.Event()
+    run = session.run
+
+    def held(request: Request, **options: Any) -> Generator[Event, None, None]:
+        if request.prompt == "hold":
+            release.wait()
+        yield from run(request, **options)
+
+    session.run = held  # type: ignore[method-assign]
+    try:
+        yield session, release
+    finally:
+        release.set()
+
+
 def test_two_hundred_clients_are_all_served() -> None:
     async def scenario(address: str) -> None:
-        async with calls.client(address, kept=0) as http:
+        async with calls.client(address) as http:
             threads = threading.active_count()
 
             async def one(number: int) -> str:
                 return await told(http, await called(http, 8, f"client{number}"))
 
+            holder = await calls.called(http, run_values(8, "hold"))
             reading = [asyncio.ensure_future(one(number)) for number in range(200)]
-            while (await health(http))["waiting"] < 150:
+            while (await health(http))["waiting"] < 200:
+                assert not any(each.done() for each in reading)
                 await asyncio.sleep(0.05)
             assert (await http.get("/config")).status_code == 200
             # two event loops with pools of forty at most, however many wait
             assert threading.active_count() - threads < 100, "who waits holds no thread"
+            release.set()
+            assert await told(http, holder) == "length"
             assert Counter([await each for each in reading]) == {"length": 200}
             await until_idle(http)
 
     assert LENGTH > 200
-    with served(toy_session()) as address:
+    with held() as (session, release), served(session) as address:
         finished(scenario(address))
 
 
@@ -134,6 +158,35 @@ def test_who_leaves_while_waiting_frees_the_place_at_once(monkeypatch: pytest.Mo
             assert runs == ['playground_runs_total{reason="length"} 1.0'], "whoever left had no turn any more"
 
     with served(toy_session(delay=0.02)) as address:
+        finished(scenario(address))
+
+
+def test_who_drops_a_direct_post_while_waiting_frees_the_place_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(readers, "PATIENCE", 3600.0)
+
+    async def scenario(address: str) -> None:
+        async with calls.client(address) as http:
+            holder = await calls.called(http, run_values(8, "hold"))
+            while not (await health(http))["running"]:
+                await asyncio.sleep(0.05)
+            asked = [{"data": run_values(8), "session_hash": session} for session in ("named", None, None)]
+            posts = [asyncio.ensure_future(http.post("/gradio_api/run/run", json=each)) for each in asked]
+            while (await health(http))["waiting"] < len(posts):
+                await asyncio.sleep(0.05)
+            for post in posts[:2]:
+                post.cancel()
+            for _ in range(200):
+                if (await health(http))["waiting"] == 1:
+                    break
+                await asyncio.sleep(0.05)
+            else:
+                pytest.fail("whoever left keeps the place")
+            release.set()
+            assert await told(http, holder) == "length"
+            assert (await posts[2]).status_code == 200, "whoever stayed has the turn"
+            await until_idle(http)
+
+    with held() as (session, release), served(session) as address:
         finished(scenario(address))
 
 

@@ -88,16 +88,20 @@ def browser_of(address: str) -> httpx.Client:
     return httpx.Client(base_url=address, trust_env=False, timeout=60)
 
 
-def test_ctrl_c_in_a_run_ends_it_and_neither_locale_nor_proxy_nor_an_odd_name_keeps_it_from_starting(
+def test_ctrl_c_in_a_run_ends_it_and_neither_locale_nor_surroundings_nor_an_odd_name_keeps_it_from_starting(
     model: Path,
 ) -> None:
-    proxies: dict[str, Any] = dict.fromkeys(("HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "ALL_PROXY"), "http://[::1]:9")
+    others: dict[str, Any] = dict.fromkeys(("HTTP_PROXY", "http_proxy", "HTTPS_PROXY"), "http://[::1]:9")
+    others |= {"ALL_PROXY": "socks5://[::1]:9", "NO_PROXY": "[::1", "no_proxy": "", "SSL_CERT_FILE": "/nowhere"}
+    others |= {"GRADIO_SERVER_PORT": "none", "GRADIO_ROOT_PATH": "/foreign-root"}
     ascii_ = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
     with (
-        serving(model, **proxies, **ascii_, NO_PROXY="", no_proxy="") as (process, address),
+        serving(model, **others, **ascii_) as (process, address),
         browser_of(address) as browser,
     ):
-        assert "mod\\\\udcffel" in browser.get("/config").text
+        config = browser.get("/config").text
+        assert "mod\\\\udcffel" in config
+        assert "foreign-root" not in config
         code, told = ends_in_the_middle_of_a_run(process, address, signal.SIGINT, browser)
         assert code == 130
         assert "Traceback" not in told

@@ -16,9 +16,9 @@ _CALL = "/gradio_api/call/run"
 
 
 def client(address: str, kept: int | None = None) -> httpx.AsyncClient:
-    """Of a crowd: any number of connections. kept: how many of them for another call, None for all, but for less time
-    than the page keeps them: a call that is sent just as the page closes its connection is lost."""
-    limits = httpx.Limits(max_connections=None, max_keepalive_connections=kept, keepalive_expiry=2)
+    """Of a crowd: any number of connections. kept: how many of them for another call, None for all; for less time than
+    the page keeps them, since a call that is sent just as its connection is closed is lost."""
+    limits = httpx.Limits(max_connections=None, max_keepalive_connections=kept)
     return httpx.AsyncClient(base_url=address, timeout=300, limits=limits, trust_env=False)
 
 
@@ -31,10 +31,11 @@ async def called(http: httpx.AsyncClient, values: list[Any], session: str | None
 
 async def events(http: httpx.AsyncClient, call: str) -> AsyncGenerator[Event, None]:
     """What the run says, until it or its connection ends; to be closed by who leaves it before. Raises RequestError,
-    with its sentence, where the run is refused."""
+    with its sentence, where the run is refused; httpx.HTTPStatusError where the page does not know it."""
     kind = ""
     try:
         async with http.stream("GET", f"{_CALL}/{call}") as stream:
+            stream.raise_for_status()
             async for line in stream.aiter_lines():
                 name, _, rest = line.partition(": ")
                 if name == "event":

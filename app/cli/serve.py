@@ -70,7 +70,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(options: argparse.Namespace) -> int:
     from app.backends.checkpoints.offered import Offered
-    from app.ui import serve
+    from app.ui.surroundings import put_aside
+
+    with put_aside():
+        from app.ui import serve
     from app.ui.desk import Desk, Limits
     from app.ui.line import Line
     from app.ui.readers import Readers

@@ -4,6 +4,7 @@ gradio here."""
 from __future__ import annotations
 
 import ipaddress
+import itertools
 import json
 import logging
 import socket
@@ -14,17 +15,18 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.ui import routes
+from app.ui.bodies import Bodies, RefusalError
 from app.ui.desk import Desk
 from app.ui.logins import Logins
-from app.ui.readers import Readers
+from app.ui.readers import STREAM, Readers
 
 _LOG = logging.getLogger(__name__)
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 WILDCARDS = ("0.0.0.0", "::", "")
+ONCE = ("origin", "sec-fetch-site", "content-type", "content-length")
+"""Headers that are gone by: of two, another reader may take the other."""
 LOGGED = 120
 """Characters of a fault that are logged: what was sent may be part of it."""
-LARGE_AT_ONCE = 2
-"""Bodies of more than `routes.BODY` that are taken in at once."""
 HEADERS = {
     "x-content-type-options": "nosniff",
     "x-frame-options": "DENY",
@@ -38,14 +40,6 @@ HEADERS = {
     "media-src 'self' data: blob:; worker-src 'self' blob:; object-src 'none'; base-uri 'self'; form-action 'self'; "
     "frame-ancestors 'none'",
 }
-
-
-class RefusalError(Exception):
-    """A request that is turned away: its status and its sentence."""
-
-    def __init__(self, status: int, sentence: str) -> None:
-        super().__init__(sentence)
-        self.status = status
 
 
 def allowed_hosts(host: str, more: tuple[str, ...] = ()) -> frozenset[str]:
@@ -72,7 +66,7 @@ class Guard:
         alone."""
         self._app, self._desk, self._hosts, self._any_address = app, desk, hosts, any_address
         self._files, self._health, self._login = files, health, login
-        self._large = 0
+        self._bodies, self._posts = Bodies(app), itertools.count()
         self._logins = Logins()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -111,6 +105,8 @@ class Guard:
     async def _admitted(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = Headers(scope=scope)
         host = self._check_host(headers)
+        if any(len(headers.getlist(name)) > 1 for name in ONCE):
+            raise RefusalError(400, f"A request says each of {', '.join(ONCE)} once at most.")
         method, path = scope["method"], scope["path"]
         route = routes.route(path, self._files)
         if route is None:
@@ -133,9 +129,11 @@ class Guard:
             return
         scope = {**scope, "headers": [pair for pair in scope["headers"] if self._forwarded(*pair)]}
         if path.rstrip("/") == "/login":
-            await self._logins.tried(_address(scope), lambda told: self._app(scope, receive, told), send)
+            await self._logins.tried(
+                _address(scope), lambda told: self._bodies.passed_on(scope, route.body, receive, told), send
+            )
         elif method == "POST":
-            await self._bounded(scope, headers, route.body, receive, send)
+            await self._posted(scope, route, receive, send)
         elif self._desk.readers is not None and (stream := _stream(scope)) is not None:
             await self._read(scope, self._desk.readers, stream, receive, send)
         else:
@@ -193,46 +191,16 @@ class Guard:
         with readers.reading(stream):
             await self._app(scope, receiving, sending)
 
-    async def _bounded(self, scope: Scope, headers: Headers, limit: int, receive: Receive, send: Send) -> None:
-        """Pass the request on, and not more of its body than `limit` bytes."""
-        length = headers.get("content-length", "")
-        declared = int(length) if length.isdecimal() and len(length) < 16 else limit + 1 if length else 0
-        if declared > limit:
-            raise RefusalError(413, f"This is larger than {_megabytes(limit)}; send less.")
-        if declared > routes.BODY or not length:
-            if self._large >= LARGE_AT_ONCE:
-                raise RefusalError(503, "Others are sending traces right now; try again in a moment.")
-            self._large += 1
-            try:
-                await self._counted(scope, limit, receive, send)
-            finally:
-                self._large -= 1
-        else:
-            await self._counted(scope, declared, receive, send)
-
-    async def _counted(self, scope: Scope, limit: int, receive: Receive, send: Send) -> None:
-        taken, begun = 0, False
-
-        async def counting() -> Message:
-            nonlocal taken
-            message = await receive()
-            taken += len(message.get("body", b""))
-            # Whatever reads the body makes of it what it likes; the answer is ours.
-            return message if taken <= limit else {"type": "http.disconnect"}
-
-        async def sending(message: Message) -> None:
-            nonlocal begun
-            if taken <= limit or begun:
-                begun = True
-                await send(message)
-
-        try:
-            await self._app(scope, counting, sending)
-        except Exception:
-            if taken <= limit or begun:
-                raise
-        if taken > limit and not begun:
-            raise RefusalError(413, f"This is larger than {_megabytes(limit)}; send less.")
+    async def _posted(self, scope: Scope, route: routes.Route, receive: Receive, send: Send) -> None:
+        """Pass a POST on; where its answer is the run's itself, the readers are told whether somebody waits for it."""
+        readers = self._desk.readers
+        if readers is None or not routes.DIRECT.fullmatch(scope["path"]):
+            await self._bodies.passed_on(scope, route.body, receive, send)
+            return
+        stream = f"post {next(self._posts)}"
+        with readers.reading(stream):
+            scope = {**scope, STREAM: stream}
+            await self._bodies.passed_on(scope, route.body, receive, send, lambda: readers.left(stream))
 
     async def _figures(self, scope: Scope, headers: Headers, send: Send) -> None:
         local = _address(scope) in LOOPBACK and "x-forwarded-for" not in headers
@@ -286,7 +254,3 @@ def _stream(scope: Scope) -> str | None:
         return str(parse_qs(scope["query_string"].decode("latin-1")).get("session_hash", [""])[0])
     match = routes.STREAM.fullmatch(scope["path"])
     return None if match is None else str(match[1])
-
-
-def _megabytes(size: int) -> str:
-    return f"{size / 2**20:g} MB"

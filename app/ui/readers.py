@@ -11,6 +11,8 @@ from contextlib import asynccontextmanager, contextmanager
 PATIENCE = 10.0
 """Seconds after which a run is given up that nobody began to read, or whose reader is gone without a word."""
 LOOK = 0.5
+STREAM = "app.stream"
+"""Of a request's ASGI scope: the name of the stream that its own answer is, where a run is called directly."""
 
 
 class Readers:

@@ -68,6 +68,8 @@ _PATTERNS: tuple[tuple[re.Pattern[str], Route], ...] = (
 )
 STREAM = re.compile(rf"{API}/call/(?:v2/)?{_NAME}/({_NAME})")
 """A program's stream; the group is its event."""
+DIRECT = re.compile(rf"{API}/run/{_NAME}/?")
+"""Calls that are answered once their function is."""
 PAGE_STREAM = f"{API}/queue/data"
 
 

@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 from app.errors import RequestError
 from app.places import ASSETS
 from app.record.trace import Trace
-from app.ui import log, upkeep
+from app.ui import connections, log, surroundings, upkeep
 from app.ui.desk import Desk
 from app.ui.guard import LOOPBACK, WILDCARDS
 from app.ui.page import build_page, launch_options
@@ -89,6 +89,18 @@ def serve(session: Session | None, replay: Trace | None, address: Address, desk:
         desk.figures.memory.set_function(session.memory)
         desk.figures.restarts.set_function(lambda: getattr(session, "restarts", 0))
     upkeep.free_large_blocks()
+    with surroundings.put_aside():
+        page = _launched(session, replay, address, desk)
+    connections.tend(page.server)
+    log.bound()
+    for number, code in EXIT_CODES.items():
+        signal.signal(number, lambda *_, code=code: ended.put(code))
+    code = ended.get()
+    _end(page, session, desk)
+    return code
+
+
+def _launched(session: Session | None, replay: Trace | None, address: Address, desk: Desk) -> Any:
     page = build_page(session, examples(), replay, desk)
     gc.collect()
     gc.freeze()  # a page is some million objects that stay: looking through them costs passes of the models
@@ -98,7 +110,6 @@ def serve(session: Session | None, replay: Trace | None, address: Address, desk:
             "Whoever reaches this address can run prompts here; --auth-file FILE asks for a login.",
             file=sys.stderr,
         )
-    _ask_this_machine_directly(address.host)
     print(f"The playground is at {address.url} (Ctrl-C ends it).", flush=True)
     page.launch(
         server_name=address.host,
@@ -108,12 +119,7 @@ def serve(session: Session | None, replay: Trace | None, address: Address, desk:
         prevent_thread_lock=True,
         **launch_options(session, desk, address.host, address.allow_hosts, bool(address.logins)),
     )
-    log.bound()
-    for number, code in EXIT_CODES.items():
-        signal.signal(number, lambda *_, code=code: ended.put(code))
-    code = ended.get()
-    _end(page, session, desk)
-    return code
+    return page
 
 
 def _end(page: Any, session: Session | None, desk: Desk) -> None:
@@ -132,10 +138,3 @@ def leave(code: int) -> NoReturn:
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
-
-
-def _ask_this_machine_directly(host: str) -> None:
-    """Gradio asks its own address whether it is there; a proxy for the rest of the world cannot answer that."""
-    for name in ("NO_PROXY", "no_proxy"):
-        known = [part for part in os.environ.get(name, "").split(",") if part]
-        os.environ[name] = ",".join([*known, *sorted(LOOPBACK | {host} - {""})])

@@ -12,6 +12,7 @@ from app.backends.toy import toy_pair
 from app.engine.pair import Pair
 from app.engine.session import Session
 from app.record.trace import Trace
+from app.ui import connections
 from app.ui import session as ui
 from app.ui.desk import Desk
 from app.ui.line import Line
@@ -49,6 +50,7 @@ def served(
     page = build_page(session, EXAMPLES, replay, desk=desk)
     options = launch_options(session, desk)
     page.launch(server_name="127.0.0.1", server_port=port, prevent_thread_lock=True, quiet=True, **options)
+    connections.tend(page.server)
     try:
         yield f"http://127.0.0.1:{port}"
     finally:
