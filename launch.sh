@@ -194,7 +194,12 @@ case "${1:-}" in
       *)
         setup
         install tests/requirements.txt
-        case " $* " in *" -m gpu "*) install app/backends/requirements-torch.txt ;; esac
+        case " $* " in
+          *" -m gpu "*)
+            install app/backends/requirements-torch.txt
+            set -- -rs "$@" # what is skipped where there is none, and why
+            ;;
+        esac
         find_browser
         ;;
     esac
