@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import openvino as ov
@@ -16,10 +17,11 @@ from app.backends.checkpoints.checkpoint import SafetensorsCheckpoint
 from app.backends.openvino.model import OpenVinoModel, OpenVinoSequence
 from app.engine.model import KVCache, Model
 from app.engine.pair import Pair
+from app.engine.session import Session
 from app.errors import PairError
 from app.pairs import registry as pairs
 from app.pairs.options import PairOptions
-from tests.support.llamas import TINY, save_directory, weights
+from tests.support.llamas import TINY, save_directory, save_tokenizer, weights
 
 Load = Callable[[str], Pair]
 REFERENCE: dict[str, Any] = json.loads((Path(__file__).parent / "support" / "reference" / "smollm2.json").read_text())
@@ -249,6 +251,23 @@ def test_where_memory_is_short_all_windows_share_one_program(monkeypatch: pytest
     assert np.array_equal(wide.forward(window, 5), rows)
     assert isinstance(target, OpenVinoModel)
     assert list(target.programs) == [None]
+
+
+def test_what_is_prepared_is_not_made_again(tmp_path: Path) -> None:
+    """A program a step, the same that a sequence would make; a run is for the windows of k = auto as before."""
+    pair = pairs.load(PairOptions(target=save_tokenizer(save_directory(tmp_path / "tiny", TINY, weights(TINY)))))
+    target = cast(Any, pair.target)
+    session = Session(Pair(pair.name, pair.backend, target, target, pair.tokenizer))
+    assert list(target.programs) == [None]
+    steps = session.prepare()
+    next(steps)
+    assert list(target.programs) == [None, 2]
+    deque(steps, maxlen=0)
+    made = dict(target.programs)
+    assert list(made) == [None, 2, 4, 8, 16]
+    target.new_sequence((1, *range(2, 17))).close()
+    assert target.programs == made
+    assert list(session.prepare()) == []
 
 
 def test_a_processor_that_cannot_run_it_is_told_of_with_another_engine(

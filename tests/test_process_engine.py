@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -17,7 +18,8 @@ import pytest
 from app.__main__ import parser
 from app.cli.flags import engine as engine_of
 from app.errors import PairError, PlaygroundError, RequestError
-from app.hosting import description
+from app.hosting import child, description
+from app.hosting.channel import Channel
 from app.hosting.process import Home, ProcessEngine
 from app.hosting.recipe import Recipe, pair_recipe, read, written
 from app.pairs.options import PairOptions
@@ -270,3 +272,32 @@ def test_no_process_is_left_when_the_page_is_killed() -> None:
         page.wait()
     while Path(f"/proc/{process}").exists() and " Z " not in Path(f"/proc/{process}/stat").read_text(encoding="ascii"):
         pass
+
+
+def test_an_idle_engine_prepares_a_step_at_a_time_and_a_message_comes_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is made while a run is under way: the message that asks for it ends the preparing."""
+    monkeypatch.setattr(child, "IDLE", 0.01)
+    ours, theirs = map(Channel, socket.socketpair())
+    made = []
+
+    def steps() -> Iterator[None]:
+        for step in range(4):
+            made.append(step)
+            if step == 1:
+                ours.say({"do": "run"})
+            yield
+        raise MemoryError("no room")
+
+    class Prepared:
+        prepare = staticmethod(steps)
+
+    with closing(ours), closing(theirs):
+        preparing = child.prepared(Prepared())
+        assert child._next(theirs, preparing) == {"do": "run"}
+        assert made == [0, 1]
+        ours.say({"do": "count"})
+        assert child._next(theirs, preparing) == {"do": "count"}
+        assert made == [0, 1]
+        threading.Timer(0.3, ours.say, [{"do": "switch"}]).start()
+        assert child._next(theirs, preparing) == {"do": "switch"}
+        assert made == [0, 1, 2, 3]

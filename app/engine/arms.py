@@ -5,12 +5,13 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from contextlib import closing
 
 from app.engine.acceptance import Acceptor
 from app.engine.decode import Limits, decode
 from app.engine.drafting import Drafter, EitherDrafter, LookupDrafter, ModelDrafter
+from app.engine.model import Model
 from app.engine.pair import Pair
 from app.engine.requests import auto_windows, n_positions
 from app.engine.sight import sight_of
@@ -32,6 +33,19 @@ class Arms:
         """The arms the request asks for. Raises what measuring for k = auto may raise."""
         names: tuple[Arm, ...] = ("target", "speculative") if request.arms == "both" else (request.arms,)
         return {name: self._arm(name, request, prompt_ids, acceptor) for name in names}
+
+    def prepare(self) -> Iterator[None]:
+        """Make what a first run of k = auto would wait for, where the engine makes things for windows, a step at a
+        time."""
+        pair = self._pair
+        rows = (1, *auto_windows(pair))
+        models = [(pair.target, rows)]
+        if pair.draft is not None:
+            models.append((pair.draft, _draft_rows(pair.draft, rows)))
+        for model, widths in models:
+            prepare = getattr(model, "prepare", None)
+            if prepare is not None:
+                yield from prepare(widths)
 
     def _arm(
         self, arm: Arm, request: Request, prompt_ids: list[int], acceptor: Acceptor
@@ -108,10 +122,8 @@ class Arms:
                 "a target that gives no states was loaded for a draft that reads them"
             )
             sight = sight_of(draft, target.state_width)
-        # before a first draft it reads, after a window kept to its end, two tokens; with the target's states the window
-        rows = (1, 2) if sight is None else (1, *rows)
         model = ModelDrafter(
-            draft.new_sequence(rows),
+            draft.new_sequence(_draft_rows(draft, rows)),
             name=draft.name,
             vocab_size=draft.vocab_size,
             sampling=request.sampling,
@@ -120,3 +132,9 @@ class Arms:
             sight=sight,
         )
         return model if request.drafter == "draft" else EitherDrafter(model, lookup)
+
+
+def _draft_rows(draft: Model, rows: tuple[int, ...]) -> tuple[int, ...]:
+    """Rows a draft reads at most: before a first draft, after a window kept to its end, two tokens; with the target's
+    states the window."""
+    return (1, *rows) if draft.reads_states else (1, 2)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import logging
 import threading
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
@@ -134,6 +134,12 @@ class Session:
         switches = self._switches
         ids = self._checked(request, upstream)
         return self._events(request, ids, upstream, switches)
+
+    def prepare(self) -> Iterator[None]:
+        """Make what first runs would wait for, a step at a time, of two seconds at most: for who has nothing else to
+        do. Not while a run is on."""
+        if self._arms is not None:
+            yield from self._arms.prepare()
 
     def memory(self) -> int:
         """Bytes this process holds."""

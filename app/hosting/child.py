@@ -8,6 +8,7 @@ overlaps a pass.
 from __future__ import annotations
 
 import gc
+import json
 import logging
 import os
 import resource
@@ -16,6 +17,7 @@ import socket
 import sys
 import threading
 from collections import deque
+from collections.abc import Iterator
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any, NoReturn
@@ -27,6 +29,8 @@ from app.hosting.recipe import Recipe
 from app.record import trace
 from app.record.trace import Request, RunFinished
 
+IDLE = 1.0
+"""Seconds without a message after which an engine has nothing to do."""
 NEXT, STOP = '{"do":"next"}', '{"do":"stop"}'
 
 
@@ -56,14 +60,34 @@ def serve(channel: Channel) -> None:
     gc.collect()
     gc.freeze()
     channel.say({"description": description.to_dict(description.of(session))})
+    preparing = prepared(session)
     while True:
-        message = channel.message()
+        message = _next(channel, preparing)
         if message["do"] == "run":
             _run(channel, session, message)
         elif message["do"] == "count":
             _count(channel, session, message)
         elif message["do"] == "switch":
             _switch(channel, session, message["name"])
+            preparing = prepared(session)
+
+
+def prepared(session: Any) -> Iterator[None]:
+    """Make what first runs would wait for, a step at a time; what cannot be made says so when it is asked for."""
+    try:
+        yield from session.prepare()
+    except Exception as error:
+        logging.getLogger(__name__).warning("nothing more is prepared: %s", error)
+
+
+def _next(channel: Channel, preparing: Iterator[None]) -> dict[str, Any]:
+    """The next message; while none comes, steps of `preparing`. So nothing is prepared while a run is on its clock, and
+    who asks meanwhile waits for one step."""
+    while (line := channel.line_within(IDLE)) is None:
+        if next(preparing, IDLE) is IDLE:
+            return channel.message()
+    message: dict[str, Any] = json.loads(line)
+    return message
 
 
 def warm_up(session: Any) -> None:

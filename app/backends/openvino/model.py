@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from collections.abc import Sequence as Ids
 from pathlib import Path
 
@@ -146,22 +146,26 @@ class OpenVinoModel:
         return self._size
 
     def new_sequence(self, windows: Ids[int] = ()) -> OpenVinoSequence:
+        for _ in self.prepare(windows):
+            pass
         widths = self._widths(windows) if self._fixed else {}
-        for width in set(widths.values()):
-            if width not in self.programs:
-                fixed = self._graph.clone()
-                shapes = _shapes(width, self.blocks)
-                if self.reads_states:
-                    shapes["before"] = [width, 1, 2 * self.hidden_size]
-                fixed.reshape(shapes)
-                with huge_pages.given_back(self._folder):
-                    self.programs[width] = self._program(fixed)
-                    self._warm_up([width], {width: width})
-                huge_pages.collapse()
         # infer requests and their KV memory are dear to make and free to reuse
         sequence = self._free.pop() if self._free else OpenVinoSequence(self)
         sequence.widths = widths
         return sequence
+
+    def prepare(self, windows: Ids[int]) -> Iterator[None]:
+        """Make the programs that a sequence for these windows would make first, one a step."""
+        for width in sorted(set(self._widths(windows).values()) if self._fixed else ()):
+            if width not in self.programs:
+                fixed = self._graph.clone()
+                before = {"before": [width, 1, 2 * self.hidden_size]} if self.reads_states else {}
+                fixed.reshape(_shapes(width, self.blocks) | before)
+                with huge_pages.given_back(self._folder):
+                    self.programs[width] = self._program(fixed)
+                    self._warm_up([width], {width: width})
+                huge_pages.collapse()
+                yield
 
     def _widths(self, windows: Ids[int]) -> dict[int, int]:
         """By rows of a pass of at most these windows, those of the program it runs on; a single row is scored as
@@ -314,10 +318,8 @@ class _Pass:
 
 def _shapes(width: int, blocks: int) -> dict[str, list[int]]:
     """Of the paged graph's inputs, for passes of `width` rows, all of them scored."""
-    return {
-        "input_ids": [width],
-        "position_ids": [width],
-        "logit_rows": [width],
+    counted = {name: [width] for name in ("input_ids", "position_ids", "logit_rows")}
+    return counted | {
         "past_lens": [1],
         "max_context_len": [],
         "subsequence_begins": [2],
