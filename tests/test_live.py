@@ -11,7 +11,7 @@ import pytest
 
 from app.errors import RequestError
 from app.record import metrics
-from app.record.trace import Event, Request, loads
+from app.record.trace import Event, Request, Round, TokenTexts, loads
 from app.ui.desk import Desk, Limits, Visitor
 from app.ui.live import SLOTS, Recent, Updates, stream
 from tests.support.traces import trace as both_arms
@@ -62,12 +62,18 @@ def run(source: Any, interval: float = 0.0, desk: Desk | None = None) -> list[li
 def test_every_event_arrives_once_and_in_order() -> None:
     updates = run(Recorded(both_arms()))
     assert [loads(item["line"]) for items in updates for item in items] == both_arms()
-    assert len(updates) == len(both_arms())
+    assert len(updates) == sum(not isinstance(event, TokenTexts) for event in both_arms())
 
 
-def test_updates_are_coalesced() -> None:
+def test_texts_come_with_their_round() -> None:
+    for items in run(Recorded(both_arms())):
+        assert [isinstance(loads(item["line"]), TokenTexts) for item in items] in ([False], [True, False])
+
+
+def test_updates_are_coalesced_but_for_the_first_token() -> None:
     updates = run(Recorded(both_arms()), interval=3600)
-    assert len(updates) == 2, "the first at once, the rest at the end"
+    assert len(updates) == 3, "that it begins, its first round, and the rest at the end"
+    assert isinstance(loads(updates[1][-1]["line"]), Round)
     assert [loads(item["line"]) for items in updates for item in items] == both_arms()
 
 
@@ -111,7 +117,7 @@ def test_stop_ends_the_trace_in_good_order() -> None:
     async def stopped() -> list[list[str]]:
         stop = asyncio.Event()
         values = streamed(source, Desk(), stop)
-        first = [await anext(values) for _ in range(3)]
+        first = [await anext(values) for _ in range(2)]  # that it begins; texts and their round
         stop.set()
         return first + [value async for value in values]
 

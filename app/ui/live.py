@@ -10,13 +10,13 @@ from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Itera
 from contextlib import aclosing, closing, contextmanager
 
 from app.errors import RequestError
-from app.record.trace import Event
+from app.record.trace import Event, Round, TokenTexts
 from app.ui.desk import Desk, Visitor
 from app.ui.line import Place
 from app.ui.render import Item, Renderer
 
-MAX_UPDATES_A_SECOND = 6  # 15 at most; each costs the browser some 30 ms, on a machine that it shares with the engine
-PAUSE = 0.04
+MAX_UPDATES_A_SECOND = 5  # 15 at most; each costs the browser some 30 ms, on a machine that it shares with the engine
+PAUSE = 0.05
 """Seconds between an update and the next round: the browser and the server's own threads take in the update meanwhile,
 and not during a pass, which would be timed slower than the engine is. Nothing of it is on an arm's clock."""
 SLOTS = 2
@@ -121,10 +121,12 @@ def _batches(events: Iterator[Event], interval: float, pause: float) -> Iterator
     due = 0.0
     for event in events:
         batch.append(renderer.item(event))
-        if time.perf_counter() >= due:
+        # Texts alone show nothing: they go with their round, which follows. And the first round, whose token somebody
+        # waits for, is not held back by the update that said the run had begun.
+        if time.perf_counter() >= due and not isinstance(event, TokenTexts):
             yield batch
             time.sleep(pause)
             # Counted from here: the time the update itself took is not the viewer's to lose.
-            batch, due = [], time.perf_counter() + interval
+            batch, due = [], time.perf_counter() + interval if isinstance(event, Round) else 0.0
     if batch:
         yield batch
