@@ -274,14 +274,9 @@ def _joined(address: str) -> tuple[Any, Any]:
             **({} if address else {"include_dashboard": False}),
         )
     except (ConnectionError, RuntimeError, ValueError, RayError) as error:
-        if "token" in str(error):
-            raise RequestError(
-                f"The Ray cluster at {address} wants its token ({_first_line(error)}); set RAY_AUTH_MODE=token, and "
-                "have the cluster's ~/.ray/auth_token here."
-            ) from None
         raise RequestError(
-            f"There is no Ray cluster at {address} ({_first_line(error)}); start one by ray start --head, or leave the "
-            "address out."
+            f"The Ray cluster at {address} cannot be joined ({_first_line(error)}); start one by ray start --head, set "
+            "RAY_AUTH_MODE=token where it has a token, or leave the address out."
         ) from None
     logging.getLogger("ray.serve").setLevel(logging.ERROR)
     return ray, serve
