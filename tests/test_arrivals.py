@@ -13,7 +13,7 @@ from itertools import pairwise
 from urllib.parse import urlsplit
 
 import pytest
-from starlette.types import Message, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from app.ui import bodies, connections
 from app.ui.logins import Logins
@@ -55,6 +55,40 @@ def test_bodies_that_do_not_end_are_refused_and_keep_nobody_out(address: str, mo
         address, "POST", "/gradio_api/component_server", chunks, content_type=kind, transfer_encoding="chunked"
     )[0]
     assert status not in (408, 503)
+
+
+def test_a_body_of_no_told_size_takes_a_place_until_it_is_in() -> None:
+    async def scenario() -> None:
+        whole, answer = asyncio.Event(), asyncio.Event()
+
+        async def waiting(scope: Scope, receive: Receive, send: Send) -> None:
+            while (await receive())["more_body"]:
+                pass
+            await answer.wait()
+
+        async def receive() -> Message:
+            await whole.wait()
+            return {"type": "http.request", "body": b"", "more_body": False}
+
+        async def send(message: Message) -> None:
+            raise AssertionError
+
+        def post() -> asyncio.Future[None]:
+            headers = [(b"transfer-encoding", b"chunked"), (b"content-length", b"1")]  # the second counts for nothing
+            return asyncio.ensure_future(door.passed_on({"type": "http", "headers": headers}, 10, receive, send))
+
+        door = bodies.Bodies(waiting)
+        posts = [post() for _ in range(bodies.LARGE_AT_ONCE)]
+        await asyncio.sleep(0)
+        with pytest.raises(bodies.RefusalError, match="Others are sending"):
+            await post()
+        whole.set()
+        await asyncio.sleep(0.05)
+        posts.append(post())
+        answer.set()
+        await asyncio.gather(*posts)
+
+    finished(scenario())
 
 
 def test_connections_that_say_nothing_are_ended_and_idle_ones_kept(

@@ -37,7 +37,8 @@ class Bodies:
     ) -> None:
         """Pass the request on, and not more of its body than `limit` bytes. left: called once its sender is gone that
         sent all of it and has no answer yet. Raises RefusalError."""
-        length = Headers(scope=scope).get("content-length", "")
+        headers = Headers(scope=scope)
+        length = headers.get("content-length", "") if "transfer-encoding" not in headers else ""
         declared = int(length) if length.isdecimal() and len(length) < 16 else limit + 1 if length else 0
         if declared > limit:
             raise _too_large(limit)
@@ -79,7 +80,7 @@ class _Body:
 
     def __init__(self, receive: Receive, limit: int, left: Callable[[], None] | None) -> None:
         self._receive, self._limit, self._left = receive, limit, left
-        self._taken, self._end = 0, time.monotonic() + SECONDS
+        self._taken, self._in, self._end = 0, False, time.monotonic() + SECONDS
         self._after: asyncio.Future[Message] | None = None
         self.refusal: RefusalError | None = None
         self.when_in: Callable[[], None] | None = None
@@ -91,6 +92,8 @@ class _Body:
             return await asyncio.shield(self._after)
         if self.refusal is not None:
             return {"type": "http.disconnect"}
+        if self._in:
+            return await self._receive()
         seconds = self._end + self._taken / SLOWEST - time.monotonic()
         try:
             message = await asyncio.wait_for(self._receive(), seconds)
@@ -100,6 +103,7 @@ class _Body:
         if self._taken > self._limit:
             return self._refused(_too_large(self._limit))
         if not message.get("more_body", False):
+            self._in = True
             self._over()
             if self._left is not None:
                 self._after = asyncio.ensure_future(self._gone(self._left))
