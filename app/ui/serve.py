@@ -104,7 +104,6 @@ def _launched(session: Session | None, replay: Trace | None, address: Address, d
     page = build_page(session, examples(), replay, desk)
     gc.collect()
     gc.freeze()  # a page is some million objects that stay: looking through them costs passes of the models
-    gc.collect()  # counts what is left, a quarter of which as garbage brings the next: a million's quarter never comes
     if address.is_public() and not address.logins:
         print(
             "Whoever reaches this address can run prompts here; --auth-file FILE asks for a login.",
