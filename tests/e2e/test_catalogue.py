@@ -65,6 +65,19 @@ def address(hub: Hub, tmp_path: Path) -> Iterator[str]:
         yield address
 
 
+def test_on_a_phone_list_and_description_have_the_whole_width(hub: Hub, address: str, open_page: Open) -> None:
+    """Not a column of a word a line beside the list, which runs over the edge."""
+    page = open_page(address, viewport={"width": 390, "height": 844})
+    page.locator("#pair input").click()
+    page.get_by_role("option", name=NAME).click()
+    expect(page.locator("#pair-note")).to_contain_text("fits here")
+    for element in ("#pair", "#pair-note"):
+        box = page.locator(element).bounding_box()
+        assert box is not None
+        assert box["width"] > 340, element
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+
+
 def test_a_pair_is_fetched_given_up_fetched_on_and_loaded(hub: Hub, address: str, open_page: Open) -> None:
     assert hub.slow is not None
     page = open_page(address)
