@@ -1,4 +1,4 @@
-"""A pool of engines by real Ray: two nodes on this machine, an engine on each, behind the page."""
+"""A pool of engines by real Ray: two nodes on this machine, begun elsewhere, an engine on each, behind the page."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.slow
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def test_two_engines_on_two_nodes_serve_two_visitors_and_one_may_be_lost() -> None:
+def test_a_pool_on_two_nodes_grows_serves_two_visitors_at_once_and_may_lose_one() -> None:
     pytest.importorskip("ray", reason="needs app/hosting/requirements-ray.txt")
     done = subprocess.run(
         [sys.executable, "-m", "tests.support.ray_pool"],
@@ -31,6 +31,9 @@ def test_two_engines_on_two_nodes_serve_two_visitors_and_one_may_be_lost() -> No
     assert done.returncode == 0, done.stderr
     seen = json.loads(done.stdout.splitlines()[-1])
     assert (seen["health"]["engines"], seen["health"]["pair"]) == (2, "toy 0")
+
+    assert seen["engines"] == [1, 2], "another was started for who waited"
+    assert (seen["waited"]["how"], seen["meanwhile"]) == ("length", True), "on an engine of its own"
 
     one, other = seen["together"]
     assert (one["how"], other["how"]) == ("length", "length")

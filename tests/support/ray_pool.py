@@ -1,4 +1,5 @@
-"""A pool of two engines on two nodes of a real Ray cluster, behind the page, and what becomes of its visitors.
+"""A pool that grows from one engine to two, on two nodes of a Ray cluster begun elsewhere, behind the page,
+and what becomes of its visitors.
 
 A process of its own, since Ray leaves threads and handlers behind: prints what the test of it looks at, as JSON.
 """
@@ -8,15 +9,18 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import secrets
 import signal
+import socket
+import subprocess
 import sys
 import time
-from contextlib import aclosing, closing
+from collections.abc import Iterator
+from contextlib import aclosing, closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 import httpx
-from ray.cluster_utils import Cluster
 
 from app.bench.calls import called, client, events
 from app.errors import RequestError
@@ -27,8 +31,8 @@ from app.ui import readers
 from tests.support.pages import served
 from tests.support.toy_engine import recipe
 
-TOKENS = 60
-NODE = {"num_cpus": 1, "object_store_memory": 80 * 2**20}
+TOKENS, LONG = 60, 4000
+NODE = ["--num-cpus", "1", "--object-store-memory", str(80 * 2**20), "--disable-usage-stats", "--block"]
 
 
 async def run(http: httpx.AsyncClient, max_tokens: int = TOKENS, begun: asyncio.Event | None = None) -> dict[str, Any]:
@@ -61,6 +65,16 @@ async def scenario(address: str, pool: Pool) -> dict[str, Any]:
     seen: dict[str, Any] = {}
     async with client(address) as http:
         seen["health"] = (await http.get("/healthz")).json()
+
+        # one engine at first: another is started for who waits while it is taken
+        seen["engines"] = [len(replicas())]
+        begun = asyncio.Event()
+        leaving = asyncio.ensure_future(run(http, LONG, begun))
+        await begun.wait()
+        seen["waited"] = await run(http)
+        seen["engines"].append(len(replicas()))
+        seen["meanwhile"] = not leaving.done()
+        leaving.cancel()
         seen["together"] = await asyncio.gather(run(http), run(http))
 
         # one engine is killed in the middle of two runs
@@ -74,7 +88,7 @@ async def scenario(address: str, pool: Pool) -> dict[str, Any]:
 
         # whoever leaves frees an engine: both are free for two who come then
         begun = asyncio.Event()
-        leaving = asyncio.ensure_future(run(http, 4000, begun))
+        leaving = asyncio.ensure_future(run(http, LONG, begun))
         await begun.wait()
         leaving.cancel()
         await asyncio.to_thread(pool.switch, "toy 1")
@@ -82,15 +96,36 @@ async def scenario(address: str, pool: Pool) -> dict[str, Any]:
     return seen
 
 
+@contextmanager
+def cluster() -> Iterator[str]:
+    """Its address; begun by `ray start`, as people do, on two nodes, with a token that all share."""
+    os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    ray = [sys.executable, "-m", "ray.scripts.scripts", "start", *NODE]
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    nodes: list[subprocess.Popen[str]] = []
+    try:
+        for own in (["--head", "--port", port, "--include-dashboard", "false"], ["--address", f"127.0.0.1:{port}"]):
+            node = subprocess.Popen([*ray, *own], stdout=subprocess.PIPE, text=True)
+            nodes.append(node)
+            assert node.stdout is not None
+            if not any("Ray runtime started" in line for line in node.stdout):
+                raise RuntimeError("ray start ended")
+        yield f"127.0.0.1:{port}"
+    finally:
+        for node in reversed(nodes):
+            node.terminate()
+        for node in nodes:
+            node.communicate()
+
+
 def main() -> None:
-    cluster = Cluster(initialize_head=True, head_node_args=NODE | {"include_dashboard": False})
-    cluster.add_node(**NODE)
     readers.PATIENCE = 3.0
     homes = {f"toy {number}": Home(sys.executable) for number in range(3)}
     made = recipe(pairs=3, delay=0.01, n_positions=8192)
-    with closing(Pool(made, cluster.address, Size(2, 2), homes=homes)) as pool, served(pool) as address:
+    with cluster() as at, closing(Pool(made, at, Size(1, 2), homes=homes)) as pool, served(pool) as address:
         print(json.dumps(asyncio.run(scenario(address, pool))), flush=True)
-    cluster.shutdown()
 
 
 if __name__ == "__main__":
