@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from app.errors import TraceError
 from app.record.limits import AUTO, DEFAULT_K, DEFAULT_MAX_TOKENS, MAX_TOKENS, K
-from app.record.typed import build
+from app.record.typed import build, plain
 
 SCHEMA_VERSION = 2
 READABLE_VERSIONS = (1, 2)
@@ -246,7 +246,7 @@ _FORMER_AUTO = 0
 
 def to_dict(event: Event) -> dict[str, Any]:
     """The event as JSON types, with its `type` first."""
-    return {"type": _NAMES[type(event)], **asdict(event)}
+    return {"type": _NAMES[type(event)], **plain(event)}
 
 
 def dumps(event: Event) -> str:
