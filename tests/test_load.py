@@ -104,7 +104,7 @@ def test_two_hundred_clients_are_all_served() -> None:
             async def one(number: int) -> str:
                 return await told(http, await called(http, 8, f"client{number}"))
 
-            holder = await calls.called(http, run_values(8, "hold"))
+            holder = asyncio.ensure_future(told(http, await calls.called(http, run_values(8, "hold"))))
             reading = [asyncio.ensure_future(one(number)) for number in range(200)]
             while (await health(http))["waiting"] < 200:
                 assert not any(each.done() for each in reading)
@@ -113,7 +113,7 @@ def test_two_hundred_clients_are_all_served() -> None:
             # two event loops with pools of forty at most, however many wait
             assert threading.active_count() - threads < 100, "who waits holds no thread"
             release.set()
-            assert await told(http, holder) == "length"
+            assert await holder == "length"
             assert Counter([await each for each in reading]) == {"length": 200}
             await until_idle(http)
 
