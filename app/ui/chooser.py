@@ -43,7 +43,7 @@ def build(session: Session) -> Chooser:
             min_width=292,
             elem_id="pair",
         )
-        note = gr.HTML(_note("Another pair takes the place of this one."), apply_default_css=False, elem_id="pair-note")
+        note = gr.HTML(_note(f"{session.chosen} is loaded."), apply_default_css=False, elem_id="pair-note")
         fetch = gr.Button("Fetch and load", visible=False, scale=0, min_width=180, elem_id="pair-fetch")
         cancel = gr.Button("Cancel", visible=False, scale=0, min_width=90, elem_id="pair-cancel")
     return Chooser(pairs, note, fetch, cancel)
@@ -70,6 +70,13 @@ def wire(
     def everything(sentence: str, fault: bool = False) -> list[Any]:
         chosen = gr.update(value=session.chosen, interactive=True)
         return [chosen, _note(sentence, fault), *_buttons(), *shown()]
+
+    def follow(name: str) -> list[Any]:
+        """For a list that is set to `name`. Where that is the pair, what stands beside the list stays: the person may
+        have chosen from it by the time the answer comes."""
+        if name == session.chosen:
+            return [*(gr.skip() for _ in range(4)), *shown()]
+        return everything(f"{session.chosen} is loaded.")
 
     def load(name: str) -> None:
         session.switch(name)
@@ -140,7 +147,7 @@ def wire(
         elem_id="pair-follower",
     )
     for shows in (follower.tick, page.load):
-        shows(lambda: everything(f"{session.chosen} is loaded."), None, every, **quiet)
+        shows(follow, chooser.pairs, every, **quiet)
 
 
 def _fetched(desk: Desk, name: str, come: list[tuple[int, int, str]], stop: threading.Event) -> None:

@@ -15,8 +15,8 @@ from app.ui.desk import Desk, Visitor
 from app.ui.line import Place
 from app.ui.render import Item, Renderer
 
-MAX_UPDATES_A_SECOND = 5  # 15 at most; each costs the browser some 30 ms, on a machine that it shares with the engine
-PAUSE = 0.05
+MAX_UPDATES_A_SECOND = 4  # 15 at most; each costs the browser some 30 ms, on a machine that it shares with the engine
+PAUSE = 0.06
 """Seconds between an update and the next round: the browser and the server's own threads take in the update meanwhile,
 and not during a pass, which would be timed slower than the engine is. Nothing of it is on an arm's clock."""
 SLOTS = 2

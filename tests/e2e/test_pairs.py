@@ -31,7 +31,7 @@ def address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
         yield address
 
 
-def test_another_pair_is_loaded_and_a_refusal_leaves_it(open_page: Open, address: str) -> None:
+def test_another_pair_is_loaded_and_a_refusal_leaves_it(address: str, open_page: Open) -> None:
     page, other = open_page(address), open_page(address)
     asked: list[str] = []
     expect(other.locator("#pair-note")).to_contain_text("one is loaded.")
