@@ -44,12 +44,8 @@
       this.#watch();
     }
 
-    /** It is drawn to only while in view, and as wide as there is room. */
+    /** As wide as there is room, in the page's colours. */
     #watch() {
-      new IntersectionObserver((entries) => {
-        this.seen = entries.at(-1).isIntersecting;
-        this.update();
-      }, { rootMargin: "80px" }).observe(this.element);
       new ResizeObserver(([{ contentRect: { width, height } }]) => {
         if (!width) return;
         if (this.plot) this.plot.setSize({ width, height });
@@ -58,11 +54,6 @@
       whenDressed(() => {
         this.#dress();
         this.plot?.redraw(false);
-      });
-      window.addEventListener("beforeprint", () => {
-        this.seen = true;
-        this.#dress();
-        this.update();
       });
     }
 
@@ -142,7 +133,7 @@
     }
 
     update() {
-      if (this.plot && this.seen) this.plot.setData(this.#data());
+      this.plot?.setData(this.#data());
     }
 
     /** Each line's name at its end: a legend would take the room of the plot. The higher one stands above its line. */
