@@ -118,7 +118,12 @@ def main(args: argparse.Namespace) -> int:
 
 def gpu_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags of `bench gpu`."""
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the results as JSON")
+    parser.add_argument(
+        "--json",
+        type=Path,
+        metavar="FILE",
+        help="where the results are written (default: bench-gpu.json; with --tiny or --embedded nowhere)",
+    )
     parser.add_argument(
         "--quick", action="store_true", help="in about 150 seconds: shorter answers, fewer tokens compared"
     )

@@ -11,8 +11,10 @@ import argparse
 import gc
 import platform
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -30,6 +32,8 @@ from app.bench.gpu_report import AFTER, LONGEST, Report
 from app.errors import RequestError
 
 HALF_SURE = 4.2  # about the largest of 49,152 logits that spread by 1
+FILE = "bench-gpu.json"
+"""Where a card's figures go unless told otherwise."""
 SAID_SMALL = 2048  # tokens compared of random weights; those of the real pair are counted
 
 
@@ -193,23 +197,41 @@ def peers(plan: Plan, target: Any, draft: Any) -> dict[str, Any]:
 
 
 def main(args: argparse.Namespace) -> int:
-    if args.json is not None and not args.json.resolve().parent.is_dir():
-        raise RequestError(f"There is no folder for {args.json}; choose another file.")
-    report = Report(args.json, args.budget or (120.0 if args.quick else 420.0))
-    if args.embedded:
+    path = args.json if args.json is not None or args.tiny or args.embedded else Path(FILE)
+    if path is not None and not path.resolve().parent.is_dir():
+        raise RequestError(f"There is no folder for {path}; choose another file.")
+    plan = None if args.embedded else _plan(args)
+    report = Report(path, args.budget or (120.0 if args.quick else 420.0))
+    try:
+        report.write()  # what cannot be written is known before anything is measured
+    except OSError as error:
+        raise RequestError(f"{path} cannot be written ({error.strerror}); choose another file with --json.") from None
+    if plan is None:
         device = str(devices.choose_device(args.device))
         measure_ = partial(same_text_embedded, device, args.tokens, report.budget, args.first)
         report.part("same_text_embedded", measure_, most=report.budget + AFTER)
         report.parts["goals"] = goals(report.parts)
         report.write()
     else:
-        measure(_plan(args), report)
+        measure(plan, report)
     for name, figure in report.parts["goals"].items():
         goal = "" if figure["goal"] is None else f" (goal {figure['goal']}: {'met' if figure['met'] else 'missed'})"
         print(f"{name}: {figure['measured']:.3f}{goal}")
     for name, why in report.missing().items():
         print(f"{name}: not measured ({why})")
+    for line in () if args.tiny else slower(report.parts):
+        print(line)
+    if path is not None:
+        print(f"All figures: {path}")
     return 0
+
+
+def slower(parts: Mapping[str, Any]) -> list[str]:
+    """What of this machine makes the figures worse than its card's, as sentences."""
+    kernels = parts.get("models", {}).get("fused_kernels", "")
+    lines = [f"fused kernels are {kernels}"] if kernels.startswith("not used") else []
+    lines += [f"a pass was not recorded: {why}" for why in parts.get("recorded", {}).get("faults", ())]
+    return [f"Slower than this card could be: {each}" for each in lines]
 
 
 def _plan(args: argparse.Namespace) -> Plan:
@@ -219,7 +241,8 @@ def _plan(args: argparse.Namespace) -> Plan:
         return Plan(torch.device("cpu"), *tiny, *tiny, gpu_models.TINY, "f32", 64, 24, 64, 3, not args.no_peers)
     if not torch.accelerator.is_available():
         raise RequestError(
-            "bench gpu measures a GPU and PyTorch sees none here; run it where there is one, or --tiny to rehearse it."
+            f"bench gpu measures a GPU and PyTorch sees none here ({devices.why_no_accelerator()}); run it where there "
+            "is one, or --tiny to rehearse it."
         )
     device = torch.device(devices.accelerator(), 0)
     plan = Plan(device, gpu_models.LLAMA_3_1_8B, gpu_models.LLAMA_3_2_1B, peers=not args.no_peers)

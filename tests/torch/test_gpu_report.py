@@ -15,7 +15,7 @@ from app.__main__ import main
 from app.errors import PairError
 
 torch = pytest.importorskip("torch", reason="needs app/backends/requirements-torch.txt")
-from app.backends.torch import network, operations  # noqa: E402
+from app.backends.torch import devices, network, operations  # noqa: E402
 from app.bench import gpu, gpu_models  # noqa: E402
 from app.bench.gpu_embedded import questions  # noqa: E402
 from app.bench.gpu_plan import Plan  # noqa: E402
@@ -86,10 +86,29 @@ def test_models_that_cannot_be_made_and_an_absent_pair_leave_the_rest_of_the_rep
     assert "same_text_embedded: not measured (PairError" in said
 
 
+def test_what_makes_a_card_slower_than_it_is_is_said() -> None:
+    parts: dict[str, Any] = {"models": {"fused_kernels": "used"}, "recorded": {"programs": 9, "faults": []}}
+    assert gpu.slower(parts) == []
+    assert gpu.slower({"models": {"failed": "no"}, "recorded": {"left_out": "no time"}}) == []
+    parts["models"] = {"fused_kernels": "not used: no C compiler"}
+    parts["recorded"] = {"programs": 9, "faults": ["operation not permitted"]}
+    assert gpu.slower(parts) == [
+        "Slower than this card could be: fused kernels are not used: no C compiler",
+        "Slower than this card could be: a pass was not recorded: operation not permitted",
+    ]
+
+
+def test_a_file_that_cannot_be_written_is_known_at_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", "gpu", "--tiny", "--json", str(tmp_path)]) == 2
+    assert "cannot be written (Is a directory); choose another file with --json." in capsys.readouterr().err
+
+
 @pytest.mark.skipif(torch.accelerator.is_available(), reason="there is a GPU")
 def test_where_there_is_no_gpu_it_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["bench", "gpu"]) == 2
-    assert "bench gpu measures a GPU and PyTorch sees none here" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "bench gpu measures a GPU and PyTorch sees none here (" in said
+    assert devices.why_no_accelerator() in said
     assert main(["bench", "gpu", "--embedded", "--device", "cuda"]) == 2
     assert "PyTorch cannot use the device 'cuda'" in capsys.readouterr().err
     assert main(["bench", "gpu", "--json", str(tmp_path / "none" / "gpu.json")]) == 2

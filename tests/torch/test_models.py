@@ -135,7 +135,7 @@ def test_runs_hold_no_more_memory_each_time(trimmed: Pair, widths: tuple[int, ..
     """Caches are used again, and nothing of a round outlives its run."""
     models = [each for each in (trimmed.target, trimmed.draft) if isinstance(each, model.TorchModel)]
     for each in models:
-        each.widths = widths
+        each.widths, each.rows_stay = widths, bool(widths)
     session = Session(trimmed)
 
     def held() -> tuple[list[int], int]:

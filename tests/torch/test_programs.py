@@ -36,7 +36,7 @@ def both(make: Any) -> tuple[model.TorchModel, model.TorchModel]:
     """The same weights, recorded and not."""
     recorded, eager = make(), make()
     recorded.widths = eager.widths = WIDTHS
-    recorded.graphs = True
+    recorded.rows_stay = eager.rows_stay = recorded.graphs = True
     return recorded, eager
 
 
@@ -102,7 +102,7 @@ def test_a_run_with_recorded_programs_is_the_eager_one(trimmed: Pair, sampling: 
 
     def rounds(graphs: bool) -> list[Round]:
         for each in models:
-            each.graphs, each.widths, each._free = graphs, WIDTHS, []
+            each.graphs, each.widths, each.rows_stay, each._free = graphs, WIDTHS, True, []
         said = [each for each in Session(trimmed).run(request) if isinstance(each, Round)]
         said.sort(key=lambda each: (each.arm, each.index))
         return said

@@ -80,6 +80,7 @@ def test_what_is_drawn_beyond_a_refused_draft_is_numpys(places: bool) -> None:
 @pytest.mark.parametrize("sampling", [Sampling(), Sampling(temperature=1.0), Sampling(temperature=0.8, top_p=0.9)])
 def test_rows_on_a_device_answer_as_numpys_do(tiny: Path, sampling: Sampling) -> None:
     made = model_of(tiny)
+    made.rows_stay = True
     here, there = made.new_sequence(), made.new_sequence()
     here.forward(IDS[:20], 1)
     there.forward(IDS[:20], 1)
@@ -98,8 +99,12 @@ def test_rows_on_a_device_answer_as_numpys_do(tiny: Path, sampling: Sampling) ->
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 @pytest.mark.parametrize("coin", [None, 0.5])
-def test_rows_that_are_not_finite_are_the_callers_fault(tiny: Path, temperature: float, coin: float | None) -> None:
+@pytest.mark.parametrize("stay", [True, False])
+def test_rows_that_are_not_finite_are_the_callers_fault(
+    tiny: Path, temperature: float, coin: float | None, stay: bool
+) -> None:
     made = model_of(tiny)
+    made.rows_stay = stay
     head: Any = made.network.stages[-1].head
     head[7] = float("nan")
     sequence = made.new_sequence()
@@ -112,7 +117,7 @@ def test_rows_that_are_not_finite_are_the_callers_fault(tiny: Path, temperature:
 @pytest.mark.parametrize("acceptor", ["rejection", "exact", "block", "coupled", "typical"])
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 def test_a_run_is_the_same_whether_rows_stay_on_the_device_or_not(
-    trimmed: Pair, monkeypatch: pytest.MonkeyPatch, acceptor: str, temperature: float
+    trimmed: Pair, acceptor: str, temperature: float
 ) -> None:
     """The draft scores 40 ids of 128, so places and ids differ; it reads the target's states, or tokens alone."""
     sampling = Sampling(temperature=temperature, top_p=0.95, seed=3)
@@ -122,9 +127,12 @@ def test_a_run_is_the_same_whether_rows_stay_on_the_device_or_not(
         said = [each for each in Session(trimmed).run(request) if isinstance(each, Round)]
         return sorted(said, key=lambda each: (each.arm, each.index))  # whichever arm was behind goes on
 
-    there = rounds()
-    monkeypatch.delattr(model.TorchSequence, "score")
+    models = [each for each in (trimmed.target, trimmed.draft) if isinstance(each, model.TorchModel)]
+    assert [each.rows_stay for each in models] == [False, False]  # they are in main memory here
     here = rounds()
+    for each in models:
+        each.rows_stay = True
+    there = rounds()
     assert len(there) == len(here) > 10
     for one, other in zip(there, here, strict=True):
         assert [each.id for each in one.drafted] == [each.id for each in other.drafted]

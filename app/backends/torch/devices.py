@@ -20,6 +20,17 @@ def accelerator() -> str | None:
     return str(torch.accelerator.current_accelerator().type) if torch.accelerator.is_available() else None
 
 
+def why_no_accelerator() -> str:
+    """Where there is none for torch: what of this machine it says is in the way."""
+    if torch.version.cuda is None and torch.version.hip is None:
+        return f"this one, {torch.__version__}, was built without CUDA"
+    try:
+        torch.cuda.init()
+    except (RuntimeError, AssertionError) as error:  # no driver, or one older than this build of torch needs
+        return str(error).splitlines()[0].split(". ")[0].rstrip(".")
+    return f"{torch.__version__} finds no card"
+
+
 def choose_device(name: str | None) -> Any:
     """The device of that name (cuda, cuda:1, mps, xpu, cpu, ...), or the accelerator there is. Raises PairError."""
     there = accelerator()

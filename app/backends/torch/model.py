@@ -25,6 +25,7 @@ from app.backends.torch.programs import Program, pool_of
 from app.backends.torch.rows import DeviceRows, to_host
 from app.backends.torch.sight import DeviceSight
 from app.engine.model import Logits, States
+from app.engine.scored import HostRows, Rows
 from app.errors import ModelError, PairError
 from app.record.trace import Sampling
 
@@ -72,6 +73,8 @@ class TorchModel:
         self.device = f"{of} × " * (of > 1) + ", ".join(
             dict.fromkeys(devices.device_name(stage.device) for stage in network.stages)
         )
+        self.rows_stay = self.last.type != "cpu"
+        """Whether warp and draw are made where the logits are; in main memory NumPy's are the faster ones."""
         self.graphs = graphs and all(stage.device.type == "cuda" for stage in network.stages)
         self._pools: dict[Any, Any] = {}
         self.widths: tuple[int, ...] = () if self.first.type == "cpu" else WIDTHS
@@ -179,8 +182,10 @@ class TorchSequence:
         unusable: Callable[[int], Exception],
         coin: float | None = None,
         before: States | None = None,
-    ) -> DeviceRows:
+    ) -> Rows:
         """As `forward`, with the warp, and the draw from the last row by the coin, on the device."""
+        if not self._model.rows_stay:
+            return HostRows(self._score(token_ids, num_logits, before).numpy(), sampling, unusable)
         values = self._scalars(sampling)
         following = None
         if num_logits > 1 and sampling.temperature:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from collections.abc import Sequence as Ids
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
 from app.backends.torch import devices, llama, warp
-from app.backends.torch.llama import Cache, Operations
+from app.backends.torch.llama import Cache, Operations, Stage
 from app.backends.torch.network import Network, head
 from app.backends.torch.operations import Plain
 from app.backends.torch.programs import Program
@@ -104,9 +104,9 @@ def read(
     """The states of a pass of as many rows as there are ids, not recorded; [ids, hidden]."""
     first = network.stages[0]
     x = torch.tensor(token_ids, device=first.device)
-    if first.fusion is not None and before is None:
-        before = first.fusion.new_zeros(len(token_ids), first.fusion.shape[1])
-    for stage, cache in zip(network.stages, caches, strict=True):
+    if before is not None and first.device.type == "cpu":
+        first, before = _narrowed(first, before)
+    for stage, cache in zip((first, *network.stages[1:]), caches, strict=True):
         start = torch.tensor([position], device=stage.device)
         end = position + len(token_ids)
         own = before if stage is first else None
@@ -114,6 +114,17 @@ def read(
             stage, network.shape, cache, x.to(stage.device), start, end, operations, network.reduce, own
         )
     return x
+
+
+def _narrowed(stage: Stage, before: Tensor) -> tuple[Stage, Tensor]:
+    """A row is of the target's states or of the draft's own, its other half 0: what is 0 in all rows is not
+    multiplied."""
+    fusion: Tensor = stage.fusion
+    half = before.shape[1] // 2
+    for part, rest in ((slice(half), slice(half, None)), (slice(half, None), slice(half))):
+        if not before[:, rest].any():
+            return replace(stage, fusion=fusion[:, part]), before[:, part]
+    return stage, before
 
 
 class Step:
