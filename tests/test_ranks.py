@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +84,34 @@ def test_a_process_that_dies_ends_the_run_in_a_sentence(seen: dict[str, Any]) ->
     assert reason == "error"
     assert message.startswith("Another process of tensor parallelism is gone (")
     assert message.endswith("); start the playground again.")
+
+
+def test_torchrun_on_two_machines_does_the_same(directory: Path, seen: dict[str, Any]) -> None:
+    """As the documentation says; both machines are this one."""
+    torchrun = str(Path(sys.executable).with_name("torchrun"))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        where = ["--master-addr", "127.0.0.1", "--master-port", str(free.getsockname()[1])]
+    with ExitStack() as stack:
+        logs = [stack.enter_context((directory / f"machine-{number}").open("w+")) for number in range(2)]
+        machines = []
+        for number, log in enumerate(logs):
+            command = [torchrun, "--nnodes", "2", "--nproc-per-node", "1", "--node-rank", str(number), *where]
+            command += ["-m", "tests.support.two_ranks", str(directory)]
+            machine = subprocess.Popen(
+                command, stdout=subprocess.PIPE, stderr=log, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}
+            )
+            stack.callback(machine.communicate)
+            stack.callback(machine.terminate)  # that of rank 0 waits for the other's, which ended with its process
+            machines.append(machine)
+        assert machines[0].stdout is not None
+        line = machines[0].stdout.readline()
+        assert line, [Path(log.name).read_text() for log in logs]
+        answer = json.loads(line)
+    np.testing.assert_allclose(answer["logits"], seen["logits"], atol=1e-6)
+    assert answer["tokens"] == seen["tokens"]
+    assert answer["killed"][0] == "error"
+    assert answer["killed"][1].startswith("Another process of tensor parallelism is gone (")
 
 
 def test_another_pair_is_refused(seen: dict[str, Any]) -> None:

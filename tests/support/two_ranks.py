@@ -1,5 +1,5 @@
-"""What test_ranks has two processes do: `python -m tests.support.two_ranks DIRECTORY`. Rank 0 prints what it saw, as
-JSON; the other is started by the same command line, and never comes back from loading."""
+"""What test_ranks has two processes do: `python -m tests.support.two_ranks DIRECTORY`, or the same under torchrun.
+Rank 0 prints what it saw, as JSON; the other is started by rank 0 or by torchrun, and never comes back from loading."""
 
 from __future__ import annotations
 
@@ -22,6 +22,8 @@ IDS = [5, 17, 3, 99, 64, 2, 2, 120, 31, 8] * 8
 
 
 def main(directory: Path) -> dict[str, Any]:
+    if (rank := os.environ.get("RANK")) is not None:  # torchrun started this process, and knows its id
+        (directory / f"rank-{rank}").write_text(str(os.getpid()))
     options = PairOptions(
         backend="torch",
         device="cpu",
@@ -53,7 +55,9 @@ def main(directory: Path) -> dict[str, Any]:
     running = session.run(request)
     for _ in range(6):
         next(running)
-    os.kill(target.network.ranks.children[0].pid, signal.SIGKILL)  # type: ignore[union-attr]
+    assert target.network.ranks is not None
+    started = [child.pid for child in target.network.ranks.children]
+    os.kill(started[0] if started else int((directory / "rank-1").read_text()), signal.SIGKILL)
     *_, last = running
     assert isinstance(last, RunFinished)
     seen["killed"] = [last.reason, last.message]
