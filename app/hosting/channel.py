@@ -59,8 +59,17 @@ class Channel:
         return line
 
     def message(self) -> dict[str, Any]:
-        """The next line, which is a message."""
-        message = json.loads(self.line())
+        """The next line, which is a message, however long it takes."""
+        message = self.message_within(None)
+        assert message is not None
+        return message
+
+    def message_within(self, seconds: float | None) -> dict[str, Any] | None:
+        """The next line, which is a message; None where it took longer."""
+        line = self.line_within(seconds)
+        if line is None:
+            return None
+        message = json.loads(line)
         assert isinstance(message, dict)
         return message
 

@@ -8,7 +8,6 @@ overlaps a pass.
 from __future__ import annotations
 
 import gc
-import json
 import logging
 import os
 import resource
@@ -83,10 +82,9 @@ def prepared(session: Any) -> Iterator[None]:
 def _next(channel: Channel, preparing: Iterator[None]) -> dict[str, Any]:
     """The next message; while none comes, steps of `preparing`. So nothing is prepared while a run is on its clock, and
     who asks meanwhile waits for one step."""
-    while (line := channel.line_within(IDLE)) is None:
+    while (message := channel.message_within(IDLE)) is None:
         if next(preparing, IDLE) is IDLE:
             return channel.message()
-    message: dict[str, Any] = json.loads(line)
     return message
 
 

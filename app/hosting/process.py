@@ -294,11 +294,9 @@ class ProcessEngine(Described):
     def _message(self, child: Child, stopped: Callable[[], bool] | None = None) -> dict[str, Any]:
         """The next message, however long it takes: loading and compiling may take an hour. Raises RequestError where it
         is stopped before."""
-        while (line := child.channel.line_within(LOOK_SECONDS)) is None:
+        while (message := child.channel.message_within(LOOK_SECONDS)) is None:
             if stopped is not None and stopped():
                 raise RequestError("Stopped before the engine was ready.")
-        message = json.loads(line)
-        assert isinstance(message, dict)
         return message
 
     def _line(self, child: Child, seconds: float, stopped: Callable[[], bool] | None = None) -> str:
