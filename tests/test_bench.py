@@ -44,6 +44,9 @@ def test_prompts_are_taken_from_every_category_in_turn(tmp_path: Path) -> None:
         file.write_text(bad)
         with pytest.raises(RequestError, match="no JSON list"):
             read_prompts(file)
+    file.write_text("[]")
+    with pytest.raises(RequestError, match="holds no prompt; choose another with --prompts"):
+        read_prompts(file)
 
 
 def lead(title: str, speedup: float, same_text: bool = True) -> cards.Lead:

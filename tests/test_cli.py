@@ -19,6 +19,7 @@ from app.pairs import registry as pairs
 from app.pairs.options import PairOptions
 from app.places import ASSETS
 from app.record import Metrics, after, open_trace, trace
+from tests.support.command import refusal
 
 PROMPT = "Explain what a transformer language model is, in three sentences."
 
@@ -156,14 +157,8 @@ def test_one_arm_alone_and_two_texts_are_told_apart(capsys: pytest.CaptureFixtur
 def test_bad_input_is_one_sentence_and_exit_code_2(
     capsys: pytest.CaptureFixture[str], flags: list[str], fault: str
 ) -> None:
-    try:
-        code: object = main(["run", *flags])
-    except SystemExit as exit_:  # argparse's way
-        code = exit_.code
-    message = capsys.readouterr().err
-    assert code == 2
+    message = refusal(capsys, "run", *flags)
     assert fault in message
-    assert message.count("\n") == 1
     assert message.endswith(".\n")
 
 
@@ -221,11 +216,4 @@ def test_sweep_compares_acceptors_and_writes_a_table(tmp_path: Path, capsys: pyt
 def test_a_sweep_that_cannot_work_is_a_sentence(
     capsys: pytest.CaptureFixture[str], flags: list[str], fault: str
 ) -> None:
-    try:
-        code: object = main(["sweep", *flags])
-    except SystemExit as exit_:
-        code = exit_.code
-    message = capsys.readouterr().err
-    assert code == 2
-    assert fault in message
-    assert message.count("\n") == 1
+    assert fault in refusal(capsys, "sweep", *flags)

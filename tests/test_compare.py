@@ -19,6 +19,7 @@ from app.engine.pair import Pair
 from app.errors import RequestError
 from app.pairs import registry as pairs
 from app.pairs.options import PairOptions
+from tests.support.command import refusal
 
 NO_FILES = PeerFiles(Path("a"), Path("b"), Path("c"), Path("d"), Path("e"))
 
@@ -179,16 +180,10 @@ def test_a_speculative_peer_keeps_its_fastest_draft_length(monkeypatch: pytest.M
         (["--peers", "vllm"], "no peer 'vllm'"),
         (["--json", "/nowhere/x.json"], "no folder for"),
         (["page", "--turns", "0"], "--turns: '0' is no whole number"),
+        (["page", "--max-tokens", "1"], "--max-tokens: '1' is no whole number from 2"),
     ],
 )
 def test_what_cannot_be_measured_is_a_sentence(
     capsys: pytest.CaptureFixture[str], flags: list[str], fault: str
 ) -> None:
-    try:
-        code: object = main(["bench", *flags])
-    except SystemExit as exit_:  # argparse's way
-        code = exit_.code
-    message = capsys.readouterr().err
-    assert code == 2
-    assert fault in message
-    assert message.count("\n") == 1
+    assert fault in refusal(capsys, "bench", *flags)

@@ -78,7 +78,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     page.add_argument("--turns", type=numbers.whole(1), default=PAGE["turns"], help="turns of each start")
     page.add_argument(
         "--max-tokens",
-        type=numbers.whole(1, MAX_TOKENS),
+        type=numbers.whole(2, MAX_TOKENS),
         default=PAGE["max_tokens"],
         help="where an answer ends at the latest",
     )
@@ -236,5 +236,7 @@ def read_prompts(path: Path) -> list[str]:
             f'{path} is no JSON list of {{"category", "prompt"}} ({type(error).__name__}); choose '
             "another with --prompts."
         ) from None
-    longest = max(map(len, by_category.values()), default=0)
+    if not by_category:
+        raise RequestError(f"{path} holds no prompt; choose another with --prompts.")
+    longest = max(map(len, by_category.values()))
     return [prompts[i] for i in range(longest) for prompts in by_category.values() if i < len(prompts)]

@@ -357,8 +357,6 @@ def check(plan: Plan) -> None:
 
     if plan.pair.target is not None and plan.pair.draft is None:
         raise RequestError("This pair file names no draft; bench compares a target with its draft, so add one.")
-    if not plan.prompts:
-        raise RequestError("There is no prompt to measure; choose 1 or more with --count.")
     if wrong := [k for k in plan.ks if not 2 <= k <= 16]:
         raise RequestError(f"k = {wrong[0]} cannot be measured; choose windows from 2 to 16.")
     if unknown := [dtype for dtype in plan.dtypes if dtype not in (None, *DTYPES)]:
