@@ -89,6 +89,7 @@ print((libc.mallinfo2().mapped - before) // 100_000)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallinfo2"), reason="another C library than glibc")
 def test_large_blocks_stay_the_systems_own_whatever_was_freed_before() -> None:
     told, left_alone = (
@@ -98,6 +99,19 @@ def test_large_blocks_stay_the_systems_own_whatever_was_freed_before() -> None:
     # a block may still fit into a hole that was there before
     assert left_alone < 5, "what is freed raises the size of blocks that are given back"
     assert told > 15
+
+
+@pytest.mark.slow
+def test_gradio_is_imported_without_making_stubs_of_its_components() -> None:
+    code = """
+import ast, inspect
+kept = inspect.getfile
+ast.get_source_segment = None  # which a stub is made with
+import app.ui
+import gradio
+assert inspect.getfile is kept
+"""
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
 
 
 def test_run_takes_auto_by_name(client: Client) -> None:

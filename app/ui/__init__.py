@@ -1,0 +1,3 @@
+from app.ui.gradio_import import install
+
+install()
