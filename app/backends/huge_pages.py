@@ -9,7 +9,7 @@ from __future__ import annotations
 import ctypes
 import mmap
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -23,7 +23,7 @@ def give_back(folder: Path) -> None:
     """Take the pages of files mapped from this folder out of this process's memory.
 
     They are read again when touched; what an engine has copied into a layout of its own it never touches again, but it
-    keeps the file mapped.
+    keeps the file mapped. Nobody may unmap one meanwhile: something else may lie there then.
     """
     try:
         maps = Path("/proc/self/maps").read_text(encoding="utf-8", errors="surrogateescape").splitlines()
@@ -46,17 +46,19 @@ def trim() -> None:
 
 
 @contextmanager
-def given_back(folder: Path | None, seconds: float = 0.05) -> Iterator[None]:
+def given_back(folder: Path | None, more: Callable[[], None], seconds: float = 0.05) -> Iterator[None]:
     """Give pages of a folder's files back all the while, and at the end: whoever copies weights out of a file holds
-    them once, not twice. None: no file is mapped."""
-    if folder is None:
-        yield
-        return
+    them once, not twice. None: no file is mapped from there. more: gives others back."""
     done = threading.Event()
+
+    def give() -> None:
+        if folder is not None:
+            give_back(folder)
+        more()
 
     def work() -> None:
         while not done.wait(seconds):
-            give_back(folder)
+            give()
 
     thread = threading.Thread(target=work, name="pages given back", daemon=True)
     thread.start()
@@ -65,7 +67,7 @@ def given_back(folder: Path | None, seconds: float = 0.05) -> Iterator[None]:
     finally:
         done.set()
         thread.join()
-        give_back(folder)
+        give()
 
 
 def collapse() -> int:

@@ -44,11 +44,8 @@ def filled(directory: Path, write: Callable[[Path], None]) -> Path:
     Where nothing can be kept, a temporary directory of the same content. Raises what `write` raises, and PairError
     where there is no room for that either.
     """
-    if is_whole(directory):
-        _use(directory)
+    if usable(directory):
         return directory
-    if directory.exists():
-        _LOG.warning("%s is damaged, or of an older version; it is made again", directory)
     try:
         _fill(directory, write)
     except OSError as error:
@@ -56,6 +53,28 @@ def filled(directory: Path, write: Callable[[Path], None]) -> Path:
         return _temporary(directory.name, write)
     _prune(directory.parent, directory)
     return directory
+
+
+def stored(directory: Path, write: Callable[[Path], None]) -> bool:
+    """Whether `write` could fill `directory`: for what is a help and can be done without. Raises what `write` raises,
+    but OSError."""
+    try:
+        _fill(directory, write)
+    except OSError as error:
+        _LOG.warning("%s cannot be kept (%s); it is made at each start", directory, error.strerror)
+        return False
+    _prune(directory.parent, directory)
+    return True
+
+
+def usable(directory: Path) -> bool:
+    """Whether `directory` is there and whole; it counts as used then."""
+    whole = is_whole(directory)
+    if whole:
+        _use(directory)
+    elif directory.exists():
+        _LOG.warning("%s is damaged, or of an older version; it is made again", directory)
+    return whole
 
 
 def is_whole(directory: Path) -> bool:

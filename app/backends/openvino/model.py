@@ -7,11 +7,9 @@ two rows at least. The KV cache is never u8 (the plugin's default), where a valu
 
 from __future__ import annotations
 
-import errno
-import os
-import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from collections.abc import Sequence as Ids
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -20,24 +18,17 @@ from numpy.typing import NDArray
 
 from app.backends import huge_pages, rows
 from app.backends.checkpoints import int8
-from app.backends.checkpoints.cache import filled, fingerprint
 from app.backends.checkpoints.checkpoint import Checkpoint
 from app.backends.checkpoints.config import LlamaConfig
-from app.backends.openvino import llama_graph
 from app.backends.openvino import weights as weight_kinds
+from app.backends.openvino.kept_graph import paged_graph
+from app.backends.openvino.programs import Programs, of_width
 from app.engine.model import Logits, States
 from app.errors import PairError
 from app.pairs.memory import free_memory
 
 BLOCK = 32  # tokens a KV block, fixed by the CPU plugin
 WEIGHT_BYTES = {"int8": 1 + 2 / int8.GROUP, "bf16": 2, "f16": 2, "f32": 4}
-_WIDENED = re.compile(
-    r'(<layer id="\d+" name="[^"]*" type="Convert"[^>]*>\s*<data destination_type="f32" ?/>\s*)'
-    r'(<input>\s*<port id="0" precision="(?:BF16|FP16)">)'
-)
-"""Where a graph's file widens weights in 16 bits."""
-_CONSTANTS = re.compile(r'offset="(\d+)"[^>]*? size="(\d+)"')
-"""Where a graph's file says its weights lie."""
 PREFILL = 256  # tokens scored at once while a prompt is read: bounds the activations' memory
 WIDTHS = (2, 3, 4, 5, 6, 8, 12, 16)
 """Rows a pass may be compiled for; a window between two of them runs on the wider."""
@@ -95,7 +86,7 @@ class OpenVinoModel:
         self.state_width = config.hidden_size if states else None
         self._core = ov.Core()
         self.device = str(self._core.get_property("CPU", "FULL_DEVICE_NAME"))
-        self._graph, self._folder = _graph(self._core, weights, dtype, states, files, cache_dir)
+        self._graph, self._folder = paged_graph(self._core, weights, dtype, states, files, cache_dir)
         self._size: int = sum(
             each.get_byte_size() for each in self._graph.get_ops() if each.get_type_name() == "Constant"
         )
@@ -107,8 +98,12 @@ class OpenVinoModel:
         self.programs: dict[int | None, ov.CompiledModel] = {}
         """Compiled graphs by the rows of a pass; None: any number."""
         # a program copies its weights into a layout of its own when it first runs, and reads the file no more
-        with huge_pages.given_back(self._folder):
-            self.programs[None] = self._program(self._graph)
+        kept = self._fixed and self._folder and cache_dir and self._folder.parent == cache_dir.resolve()
+        self._compiler = Programs(
+            self._core, self._options, config, cache_dir if kept else None, str(self._folder and self._folder.name)
+        )
+        with huge_pages.given_back(self._folder, self._compiler.give_back):
+            self.programs[None] = self._program(lambda: self._graph, "any number of rows")
             self._look()
         if not self._fixed:
             self._warm_up(range(2, min(WIDTHS[-1], self.n_positions - 1) + 1), {})
@@ -117,10 +112,10 @@ class OpenVinoModel:
         huge_pages.trim()
         huge_pages.collapse()
 
-    def _program(self, graph: ov.Model) -> ov.CompiledModel:
+    def _program(self, graph: Callable[[], ov.Model], *key: str) -> ov.CompiledModel:
         """The graph, compiled. Raises PairError where this processor cannot run it: paged attention is new on some."""
         try:
-            return self._core.compile_model(graph, "CPU", self._options)
+            return self._compiler.compiled(graph, *key)
         except RuntimeError as error:
             raise self._unfit(str(error).strip().splitlines()[-1]) from None
 
@@ -146,26 +141,40 @@ class OpenVinoModel:
         return self._size
 
     def new_sequence(self, windows: Ids[int] = ()) -> OpenVinoSequence:
-        for _ in self.prepare(windows):
-            pass
-        widths = self._widths(windows) if self._fixed else {}
+        self._make(self._missing(windows))
         # infer requests and their KV memory are dear to make and free to reuse
         sequence = self._free.pop() if self._free else OpenVinoSequence(self)
-        sequence.widths = widths
+        sequence.widths = self._widths(windows) if self._fixed else {}
         return sequence
 
     def prepare(self, windows: Ids[int]) -> Iterator[None]:
         """Make the programs that a sequence for these windows would make first, one a step."""
-        for width in sorted(set(self._widths(windows).values()) if self._fixed else ()):
+        for width in self._missing(windows):
             if width not in self.programs:
-                fixed = self._graph.clone()
-                before = {"before": [width, 1, 2 * self.hidden_size]} if self.reads_states else {}
-                fixed.reshape(_shapes(width, self.blocks) | before)
-                with huge_pages.given_back(self._folder):
-                    self.programs[width] = self._program(fixed)
-                    self._warm_up([width], {width: width})
-                huge_pages.collapse()
+                self._make([width])
                 yield
+
+    def _missing(self, windows: Ids[int]) -> list[int]:
+        widths = set(self._widths(windows).values()) if self._fixed else set()
+        return sorted(widths - self.programs.keys())
+
+    def _make(self, widths: Ids[int]) -> None:
+        """The programs of these widths; two at a time, since most of making one runs on one processor."""
+        if not widths:
+            return
+
+        def program(width: int) -> ov.CompiledModel:
+            before = {"before": [width, 1, 2 * self.hidden_size]} if self.reads_states else {}
+            key = f"{width} rows, {self.blocks} blocks"
+            return self._program(lambda: of_width(self._graph, width, self.blocks, before), key)
+
+        def made(pool: ThreadPoolExecutor) -> Iterator[int]:
+            for width, self.programs[width] in zip(widths, pool.map(program, widths), strict=True):
+                yield width
+
+        with huge_pages.given_back(self._folder, self._compiler.give_back), ThreadPoolExecutor(2) as pool:
+            self._warm_up(made(pool), {width: width for width in widths})
+        huge_pages.collapse()
 
     def _widths(self, windows: Ids[int]) -> dict[int, int]:
         """By rows of a pass of at most these windows, those of the program it runs on; a single row is scored as
@@ -176,7 +185,7 @@ class OpenVinoModel:
         widths = {rows: next(width for width in wider if width >= rows) for rows in range(1, max(wider, default=0) + 1)}
         return widths | ({1: WIDTHS[0]} if 1 in windows and self.n_positions > WIDTHS[0] else {})
 
-    def _warm_up(self, counts: Ids[int], widths: dict[int, int]) -> None:
+    def _warm_up(self, counts: Iterable[int], widths: dict[int, int]) -> None:
         """Score as many rows once, by the programs of `widths`: the plugin builds its kernels when it first meets a
         shape, and the arm that happened to be first would pay for both."""
         sequence = OpenVinoSequence(self)
@@ -316,18 +325,6 @@ class _Pass:
         return array
 
 
-def _shapes(width: int, blocks: int) -> dict[str, list[int]]:
-    """Of the paged graph's inputs, for passes of `width` rows, all of them scored."""
-    counted = {name: [width] for name in ("input_ids", "position_ids", "logit_rows")}
-    return counted | {
-        "past_lens": [1],
-        "max_context_len": [],
-        "subsequence_begins": [2],
-        "block_indices_begins": [2],
-        "block_indices": [blocks],
-    }
-
-
 def arithmetic(core: ov.Core, dtype: str) -> str:
     """bf16 for int8 and bf16 where the processor has it, else f32; the cache is kept in the same."""
     has_bf16 = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
@@ -351,50 +348,3 @@ def compile_options(core: ov.Core, dtype: str, threads: int | None) -> dict[str,
     if threads is not None:
         options["INFERENCE_NUM_THREADS"] = str(threads)
     return options
-
-
-def _keep_narrow(file: Path) -> None:
-    """Mark that weights are widened as they are used: the plugin would widen them once, and hold them in 32 bits, and
-    once more in its own layout. Python has no way to say so but in the graph's file."""
-    marked = r'\1<rt_info><attribute name="decompression" version="0" /></rt_info>\2'
-    file.write_text(_WIDENED.sub(marked, file.read_text(encoding="utf-8")), encoding="utf-8")
-
-
-def _graph(
-    core: ov.Core, weights: Callable[[], Checkpoint], dtype: str, states: bool, files: Ids[Path], cache_dir: Path | None
-) -> tuple[ov.Model, Path | None]:
-    """The paged graph; the stateful one it comes from, weights quantised, is kept on disk, in the folder given with it.
-
-    Not the compiled blob: the plugin cannot import one with paged attention (its head sizes are lost on export).
-    """
-    if cache_dir is None:
-        return llama_graph.paged(llama_graph.stateful(weights(), dtype, states)), None
-    sources = [Path(str(module.__file__)).read_text(encoding="utf-8") for module in (llama_graph, weight_kinds, int8)]
-    sources.append(_WIDENED.pattern)
-    key = fingerprint(files, ov.get_version(), *sources, dtype, f"states {states}")
-
-    made: list[ov.Model] = []
-
-    def write(directory: Path) -> None:
-        made[:] = [llama_graph.stateful(weights(), dtype, states)]
-        try:
-            ov.save_model(made[0], directory / "graph.xml", compress_to_fp16=False)
-        except RuntimeError as error:
-            raise OSError(errno.EIO, str(error).splitlines()[0]) from None
-        if dtype in ("bf16", "f16"):
-            _keep_narrow(directory / "graph.xml")
-        # A full disk may go unnoticed there.
-        text = (directory / "graph.xml").read_text(encoding="utf-8", errors="replace")
-        ends = [int(offset) + int(size) for offset, size in _CONSTANTS.findall(text)]
-        if not text.rstrip().endswith("</net>") or (directory / "graph.bin").stat().st_size < max(ends, default=0):
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    try:
-        folder = filled(cache_dir / f"graph-{key}", write).resolve()
-        made.clear()  # before it is read again: once is enough to hold
-        huge_pages.trim()
-        return llama_graph.paged(core.read_model(folder / "graph.xml")), folder
-    except PairError:
-        if not made:
-            raise
-        return llama_graph.paged(made[0]), None  # no room for it anywhere
