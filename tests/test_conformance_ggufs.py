@@ -152,6 +152,11 @@ REFUSED_GGUFS: list[tuple[dict[str, Any], str]] = [
     ({"general.type": "adapter"}, "no model but an adapter"),
     ({"general.architecture": "mamba"}, "a mamba model"),
     ({"llama.context_length": None}, "does not say its llama.context_length"),
+    ({"tokenizer.ggml.eos_token_id": 2.5}, "tokenizer.ggml.eos_token_id is 2.5"),
+    ({"tokenizer.ggml.eot_token_id": "3"}, "tokenizer.ggml.eot_token_id is 3"),
+    ({"tokenizer.ggml.bos_token_id": True}, "tokenizer.ggml.bos_token_id is True"),
+    ({"tokenizer.ggml.add_bos_token": "false"}, "tokenizer.ggml.add_bos_token is false"),
+    ({"tokenizer.ggml.add_eos_token": 2}, "tokenizer.ggml.add_eos_token is 2"),
     ({"tokenizer.ggml.model": "t5"}, "a t5 tokenizer"),
     ({"tokenizer.ggml.pre": "tekken"}, "splits text the tekken way"),
 ]
@@ -180,6 +185,19 @@ def test_rotary_divisors_are_numbers_above_0(tmp_path: Path, value: float) -> No
     write_gguf(tmp_path / "tiny.gguf", extra={"rope_freqs.weight": np.full(8, value, np.float32)})
     with pytest.raises(PairError, match=r"divides rotary frequencies by no numbers above 0|no numbers"):
         ModelFiles(tmp_path / "tiny.gguf", tmp_path)
+
+
+def test_a_scale_of_4_bits_that_is_no_number_is_refused(tmp_path: Path) -> None:
+    """Its blocks are taken as they are, never widened."""
+    path = tmp_path / "tiny.gguf"
+    tensors = write_gguf(path, GGMLQuantizationType.Q4_0)
+    block = as_blocks(tensors["model.layers.1.mlp.down_proj.weight"], GGMLQuantizationType.Q4_0).tobytes()[:18]
+    whole = path.read_bytes()
+    assert whole.count(block) == 1
+    path.write_bytes(whole.replace(block, np.float16(np.nan).tobytes() + block[2:]))
+    files = ModelFiles(path, tmp_path)
+    with pytest.raises(PairError, match=r"layers\.1\.mlp\.down_proj\.weight holds values that are no numbers"):
+        OpenVinoModel(files.config, files.weights, name="tiny", dtype="int8")
 
 
 def test_a_tensor_that_shares_bytes_or_stands_twice_is_refused(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,10 @@ import pytest
 from safetensors.numpy import save_file
 
 from app.backends.checkpoints.model_files import ModelFiles
+from app.backends.openvino.model import OpenVinoModel
 from app.errors import PairError
 from tests.support.conformance import IDS, POINTER, agree, directory, logits
-from tests.support.llamas import TINY, reference_logits, save_directory, weights
+from tests.support.llamas import TINY, reference_logits, save_directory, save_tokenizer, weights
 
 pytestmark = pytest.mark.slow
 
@@ -65,6 +67,13 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"num_key_value_heads": 3}, "do not divide"),
     ({"hidden_size": "64x"}, "cannot be read"),
     ({"num_hidden_layers": -1}, "num_hidden_layers is -1"),
+    ({"eos_token_id": 2.5}, "eos_token_id is 2.5"),
+    ({"eos_token_id": [3, 2.5]}, r"eos_token_id is \[3, 2.5\]"),
+    ({"eos_token_id": "2"}, "eos_token_id is '2'"),
+    ({"eos_token_id": True}, "eos_token_id is True"),
+    ({"eos_token_id": float("nan")}, "eos_token_id is nan"),
+    ({"bos_token_id": 1.5}, "bos_token_id is 1.5"),
+    ({"pad_token_id": "none"}, "pad_token_id is 'none'"),
     ({"attention_bias": False, "with": "bias"}, "attention_bias = false and holds biases"),
 ]
 
@@ -183,10 +192,45 @@ def test_a_tensor_in_two_shards_is_refused(tmp_path: Path) -> None:
         ModelFiles(tmp_path / "tiny", tmp_path)
 
 
-@pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_weights_that_are_no_numbers_are_refused(tmp_path: Path, value: float) -> None:
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize(
+    "name", ["model.embed_tokens", "model.layers.1.mlp.up_proj", "model.layers.0.input_layernorm", "lm_head"]
+)
+@pytest.mark.parametrize("dtype", ["int8", "f16", "f32"])
+def test_weights_that_are_no_numbers_are_refused(tmp_path: Path, value: float, name: str, dtype: str) -> None:
+    tensors = weights(TINY)
+    tensors[f"{name}.weight"].reshape(-1)[5] = value
+    save_directory(tmp_path / "tiny", TINY, tensors)
+    files = ModelFiles(tmp_path / "tiny", tmp_path)
+    with pytest.raises(PairError, match=re.escape(f"{name}.weight holds values that are no numbers")):
+        OpenVinoModel(files.config, files.weights, name="tiny", dtype=dtype)
+
+
+@pytest.mark.parametrize(("dtype", "value"), [("f16", 1e5), ("int8", 1e7)])
+def test_weights_that_a_precision_cannot_hold_are_refused(tmp_path: Path, dtype: str, value: float) -> None:
     tensors = weights(TINY)
     tensors["model.layers.1.mlp.up_proj.weight"][3, 5] = value
     save_directory(tmp_path / "tiny", TINY, tensors)
-    with pytest.raises(PairError, match=r"layers\.1\.mlp\.up_proj\.weight holds values that are no numbers"):
-        logits(tmp_path / "tiny", tmp_path)
+    files = ModelFiles(tmp_path / "tiny", tmp_path)
+    with pytest.raises(PairError, match=r"holds values that .* cannot; choose --dtype bf16\."):
+        OpenVinoModel(files.config, files.weights, name="tiny", dtype=dtype)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "fault"),
+    [
+        ("generation_config.json", {"eos_token_id": 2.5}, "eos_token_id is 2.5"),
+        ("generation_config.json", {"eos_token_id": [2, None, "3"]}, "eos_token_id is"),
+        ("tokenizer_config.json", {"eos_token": 2.5}, r"The eos_token in .* is 2\.5, which is no text"),
+        ("tokenizer_config.json", {"bos_token": {"content": 1}}, "The bos_token in .* is 1, which is no text"),
+        ("special_tokens_map.json", {"eos_token": ["a"]}, "which is no text"),
+        ("tokenizer_config.json", {"added_tokens_decoder": {"2.5": {"content": "<a>"}}}, "gives a token the id '2.5'"),
+        ("tokenizer_config.json", {"added_tokens_decoder": {"-1": {"content": "<a>"}}}, "gives a token the id '-1'"),
+    ],
+)
+def test_special_tokens_that_are_none_are_named(tmp_path: Path, name: str, content: dict[str, Any], fault: str) -> None:
+    directory(tmp_path / "tiny", {})
+    save_tokenizer(tmp_path / "tiny")
+    (tmp_path / "tiny" / name).write_text(json.dumps(content))
+    with pytest.raises(PairError, match=fault):
+        ModelFiles(tmp_path / "tiny", tmp_path).tokenizer()

@@ -53,7 +53,7 @@ class TextTokenizer:
         tokenizer.no_padding()
         known = {token.content for token in tokenizer.get_added_tokens_decoder().values()}
         written = config.get("added_tokens_decoder")
-        for _, token in sorted(written.items(), key=lambda item: int(item[0])) if isinstance(written, dict) else ():
+        for _, token in sorted(written.items(), key=_number) if isinstance(written, dict) else ():
             if isinstance(token, dict) and isinstance(token.get("content"), str) and token["content"] not in known:
                 flags = {
                     name: bool(token[name])
@@ -168,6 +168,14 @@ class TextTokenizer:
         return token_id in self._added
 
 
+def _number(item: tuple[str, Any]) -> int:
+    if not item[0].isdecimal():
+        raise PairError(
+            f"tokenizer_config.json gives a token the id {item[0]!r}, which is none; fetch the model again."
+        )
+    return int(item[0])
+
+
 def _instead(directory: Path) -> str:
     if (directory / "tokenizer.model").exists():
         return "there is a tokenizer.model only: choose a revision with tokenizer.json, or a GGUF of the model"
@@ -190,6 +198,8 @@ def _tokenizer_config(directory: Path) -> dict[str, Any]:
     for name in _SPECIALS:
         if isinstance(config.get(name), dict):
             config[name] = config[name].get("content")
+        if config.get(name) not in (None, False) and not isinstance(config[name], str):
+            raise PairError(f"The {name} in {directory} is {config[name]!r}, which is no text; fetch the model again.")
     template = directory / "chat_template.jinja"
     legacy = directory / "chat_template.json"
     if template.exists():

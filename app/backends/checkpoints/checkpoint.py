@@ -177,6 +177,11 @@ def checked_shape(config: LlamaConfig, name: str, values: Weights) -> Weights:
             f"{name} has the shape {list(values.shape)} where the configuration says {list(expected)}; "
             "fetch the model again."
         )
+    check_numbers(name, values)
+    return values
+
+
+def check_numbers(name: str, values: NDArray[Any]) -> None:
+    """Raise PairError where some of the tensor's values are none."""
     if values.size and not (np.isfinite(values.min()) and np.isfinite(values.max())):
         raise PairError(f"{name} holds values that are no numbers, so the file is damaged; fetch the model again.")
-    return values

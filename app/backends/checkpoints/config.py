@@ -165,13 +165,20 @@ def _switch(raw: dict[str, Any], key: str) -> bool:
 
 def _stops(raw: dict[str, Any], generation: dict[str, Any]) -> tuple[int, ...]:
     """The ids either file says end a text; one that says null, or none, takes nothing from the other."""
-    ids: set[int] = set()
-    stated = generation.get("eos_token_id")
-    stated = raw.get("eos_token_id") if stated is None or stated == [] else stated
-    for value in stated if isinstance(stated, list) else [stated]:
-        if value is not None:
-            ids.add(int(value))
-    return tuple(sorted(ids))
+    ours, theirs = (_token_ids(each, "eos_token_id") for each in (raw, generation))
+    for each in (raw, generation):  # not used here; but who writes them so wrote the others so
+        _token_ids(each, "bos_token_id")
+        _token_ids(each, "pad_token_id")
+    return tuple(sorted(theirs or ours))
+
+
+def _token_ids(raw: dict[str, Any], key: str) -> set[int]:
+    stated = raw.get(key)
+    ids = [value for value in (stated if isinstance(stated, list) else [stated]) if value is not None]
+    for value in ids:
+        if isinstance(value, bool) or not isinstance(value, int | float) or value != value // 1:
+            raise ValueError(f"{key} is {stated!r}")
+    return {int(value) for value in ids}
 
 
 def _rope(raw: dict[str, Any], path: Path) -> tuple[dict[str, Any], RopeScaling | None]:

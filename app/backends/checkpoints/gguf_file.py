@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from app.backends.checkpoints import gguf_metadata, gguf_tokenizer
 from app.backends.checkpoints.cache import filled, fingerprint
-from app.backends.checkpoints.checkpoint import Weights, checked_shape
+from app.backends.checkpoints.checkpoint import Weights, check_numbers, checked_shape
 from app.backends.checkpoints.config import LlamaConfig
 from app.backends.checkpoints.gguf_reader import GgufFile, StoredTensor, readable
 from app.backends.checkpoints.tensor_check import check_tensors
@@ -122,6 +122,7 @@ class GgufCheckpoint:
             return None
         blocks = file.raw(tensor).reshape(tensor.shape[0], -1, 2 + _Q4_0 // 2)
         scales = np.ascontiguousarray(blocks[..., :2]).view(np.float16)[..., 0]
+        check_numbers(name, scales)
         # of a byte's halves the low ones are a block's first half
         values = np.concatenate([blocks[..., 2:] & 15, blocks[..., 2:] >> 4], axis=-1).reshape(tensor.shape)
         heads = self._heads(name)

@@ -47,14 +47,15 @@ def hugging_face_files(path: Path, fields: dict[str, Any], tensors: Mapping[str,
     try:
         config = _config(field, tensors)
         tokens = [str(token) for token in field("tokenizer.ggml.tokens")]
-        ids = {name: _token_id(field(f"tokenizer.ggml.{name}_token_id", None), len(tokens)) for name in _ENDS}
-        config["eos_token_id"] = sorted({number for number in ids.values() if number is not None})
+        ids = {name: _token_id(field, f"tokenizer.ggml.{name}_token_id", len(tokens)) for name in (*_ENDS, "bos")}
+        config["eos_token_id"] = sorted({ids[name] for name in _ENDS if ids[name] is not None})
+        adds_bos, adds_eos = (_switch(field, f"tokenizer.ggml.add_{name}_token") for name in ("bos", "eos"))
     except (TypeError, ValueError, OverflowError) as error:
         raise PairError(f"{path.name} holds damaged metadata ({error}); fetch it again.") from None
     tokenizer = gguf_tokenizer.build(path, tokens, field)
-    bos = _token_id(field("tokenizer.ggml.bos_token_id", None), len(tokens))
-    if bos is None and gguf_tokenizer.is_spm(field):
-        bos = _token_id(1, len(tokens))  # llama.cpp's default for this kind
+    bos = ids["bos"]
+    if bos is None and gguf_tokenizer.is_spm(field) and len(tokens) > 1:
+        bos = 1  # llama.cpp's default for this kind
     template = field("tokenizer.chat_template", None) or _template_beside(path, tokenizer.beside)
     return {
         "config.json": config,
@@ -64,8 +65,8 @@ def hugging_face_files(path: Path, fields: dict[str, Any], tensors: Mapping[str,
             "bos_token": None if bos is None else tokens[bos],
             "eos_token": None if ids["eos"] is None else tokens[ids["eos"]],
             "playground": {
-                "add_bos_token": bool(field("tokenizer.ggml.add_bos_token", tokenizer.adds_bos)) and bos is not None,
-                "add_eos_token": bool(field("tokenizer.ggml.add_eos_token", False)) and ids["eos"] is not None,
+                "add_bos_token": (tokenizer.adds_bos if adds_bos is None else adds_bos) and bos is not None,
+                "add_eos_token": bool(adds_eos) and ids["eos"] is not None,
                 "notes": list(tokenizer.notes),
             },
         },
@@ -75,9 +76,22 @@ def hugging_face_files(path: Path, fields: dict[str, Any], tensors: Mapping[str,
 _ENDS = ("eos", "eot", "eom")
 
 
-def _token_id(value: Any, count: int) -> int | None:
-    """An id of the vocabulary; converters write -1, or all bits set, for none."""
-    return int(value) if value is not None and 0 <= int(value) < count else None
+def _token_id(field: Field, name: str, count: int) -> int | None:
+    """An id of the vocabulary; converters write -1, or all bits set, for none. Raises ValueError."""
+    value = field(name, None)
+    if value is None:
+        return None
+    if isinstance(value, str | bool) or int(value) != value:
+        raise ValueError(f"{name} is {value}")
+    return int(value) if 0 <= int(value) < count else None
+
+
+def _switch(field: Field, name: str) -> bool | None:
+    """None: not said. Raises ValueError."""
+    value = field(name, None)
+    if value not in (None, False, True):
+        raise ValueError(f"{name} is {value}")
+    return None if value is None else bool(value)
 
 
 def _config(field: Field, tensors: Mapping[str, StoredTensor]) -> dict[str, Any]:

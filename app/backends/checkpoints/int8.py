@@ -10,6 +10,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from app.errors import PairError
+
 GROUP = 64
 WHOLE_ROWS = ("mlp.gate_proj.", "mlp.up_proj.")
 """Matrices with one scale a row. On the embedded target that is 6% of a pass, and the divergence from the exact weights
@@ -22,7 +24,10 @@ def quantised(weight: NDArray[np.float32], name: str) -> tuple[NDArray[np.int8],
     rows, columns = weight.shape
     whole = columns % GROUP or any(part in name for part in WHOLE_ROWS)
     groups = weight.reshape(rows, -1, columns if whole else GROUP)
-    scales = (np.abs(groups).max(2, keepdims=True) / 127).astype(np.float16)
+    largest = np.abs(groups).max(2, keepdims=True) / 127
+    if largest.size and largest.max() > np.finfo(np.float16).max:
+        raise PairError(f"{name} holds values that 8 bits cannot; choose --dtype bf16.")
+    scales = largest.astype(np.float16)
     # a group of zeros (or of values below half precision's reach) keeps scale 1: 0 * 1 is still 0
     scales[scales == 0] = 1
     return np.clip(np.round(groups / scales.astype(np.float32)), -127, 127).astype(np.int8), scales

@@ -14,6 +14,7 @@ from openvino import opset13 as op
 
 from app.backends.checkpoints import int8
 from app.backends.checkpoints.checkpoint import Weights
+from app.errors import PairError
 
 Node = Any  # openvino ships no types for its operators
 _PIECE = 4 << 20  # values packed at once
@@ -80,7 +81,11 @@ def _cast(parts: Iterable[Weights], shape: tuple[int, int], dtype: Any) -> NDArr
 
 
 def _f16(parts: Iterable[Weights], shape: tuple[int, int], name: str) -> Node:
-    return op.convert(op.constant(_cast(parts, shape, np.float16)), np.float32)
+    with np.errstate(over="ignore"):
+        values = _cast(parts, shape, np.float16)
+    if not np.isfinite(values).all():
+        raise PairError(f"{name} holds values that f16 cannot; choose --dtype bf16.")
+    return op.convert(op.constant(values), np.float32)
 
 
 def _f32(parts: Iterable[Weights], shape: tuple[int, int], name: str) -> Node:
