@@ -183,6 +183,29 @@ def test_a_long_context_that_does_not_fit_is_told_which_one_does() -> None:
         memory.check(needs, 10_000_000_000, 131072)
 
 
+def test_models_are_loaded_one_after_the_other_and_then_run() -> None:
+    """A first start's peak counts where it is above what running takes; a later one needs what running takes."""
+    target, draft = memory.Need("target", 1000, 100, peak=1.5), memory.Need("draft", 100, 50, peak=1.5)
+    assert memory.most([target, draft]) == 1500
+    assert memory.most([draft, target]) == 1600
+    assert memory.most([memory.Need("target", 1000, 900), draft]) == 2050
+    with pytest.raises(PairError, match=r"needs about 1500\.0 GB .*; choose a smaller --dtype or a smaller model"):
+        memory.check([memory.Need("target", 10**12, 10**11, peak=1.5)], 14 * 10**11, 4096)
+
+
+def test_a_first_start_needs_more_than_a_later_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PLAYGROUND_MODELS", str(tmp_path / "models"))
+    pair = PairOptions(target=tiny(tmp_path / "target"), dtype="f32", n_positions=2)
+    need = 78144 * 4 + 2 * 2 * 2 * 2 * 2 * 16 * 4
+    monkeypatch.setattr(memory, "free_memory", lambda: need)
+    with pytest.raises(PairError, match="needs about"):
+        pairs.prepare(pair)
+    monkeypatch.setattr(memory, "free_memory", lambda: None)
+    pairs.load(pair)
+    monkeypatch.setattr(memory, "free_memory", lambda: need)
+    pairs.prepare(pair)
+
+
 def test_this_machine_says_what_is_free() -> None:
     free = memory.free_memory()
     assert free is None or 2**20 < free < 2**50

@@ -15,6 +15,7 @@ import pytest
 from numpy.typing import NDArray
 
 from app.backends.checkpoints.cache import stored
+from app.backends.openvino.model import SPARE
 from app.engine.model import Model
 from app.pairs import registry
 from app.pairs.options import PairOptions
@@ -161,6 +162,14 @@ def test_a_full_disk_is_harmless(target: Path, monkeypatch: pytest.MonkeyPatch) 
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     kept = {path.name.partition("-")[0] for path in cache_dir().iterdir()}
     assert kept == {"graph"}
+
+
+def test_an_idle_engine_takes_no_memory_that_is_not_there(target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = registry.load(PairOptions(target=target)).target
+    monkeypatch.setattr("app.backends.openvino.model.free_memory", lambda: SPARE * model.memory() - 1)
+    assert list(model.prepare(WINDOWS)) == []  # type: ignore[attr-defined]
+    monkeypatch.setattr("app.backends.openvino.model.free_memory", lambda: SPARE * model.memory())
+    assert len(list(model.prepare(WINDOWS))) == len(WINDOWS)  # type: ignore[attr-defined]
 
 
 def test_clearing_the_cache_disturbs_no_one(target: Path) -> None:

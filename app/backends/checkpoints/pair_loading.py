@@ -94,10 +94,12 @@ def check_memory(
     free: int | None,
     freed: int,
     where: str = "memory",
+    peak: Callable[[ModelFiles], float] = lambda _: 1.0,
 ) -> None:
     """Two caches of the target, one for each arm, and one of the draft, all as long as they may become.
 
-    weight_bytes: of a parameter, or what tells the bytes of a model's weights. Raises PairError."""
+    weight_bytes: of a parameter, or what tells the bytes of a model's weights. peak: see `memory.Need`. Raises
+    PairError."""
     models = [(files.target, 2), *([] if files.draft is None else [(files.draft, 1)])]
     longest = min(model.config.n_positions for model, _ in models)
     n_positions = min(options.n_positions or longest, longest)
@@ -106,7 +108,7 @@ def check_memory(
         config = model.config
         position = 2 * config.num_layers * config.num_kv_heads * config.head_size * cache_bytes
         weights = weight_bytes(model) if callable(weight_bytes) else int(config.num_parameters * weight_bytes)
-        needs.append(memory.Need(model.name, weights, sequences * position * n_positions))
+        needs.append(memory.Need(model.name, weights, sequences * position * n_positions, peak(model)))
     memory.check(needs, None if free is None else free + freed, n_positions, where)
 
 

@@ -35,6 +35,13 @@ def _keep_narrow(file: Path) -> None:
     file.write_text(_WIDENED.sub(marked, file.read_text(encoding="utf-8")), encoding="utf-8")
 
 
+def place(dtype: str, states: bool, files: Ids[Path], cache_dir: Path) -> Path:
+    """Where the graph made of these files is kept."""
+    sources = [Path(str(module.__file__)).read_text(encoding="utf-8") for module in (llama_graph, weight_kinds, int8)]
+    sources.append(_WIDENED.pattern)
+    return cache_dir / f"graph-{fingerprint(files, ov.get_version(), *sources, dtype, f'states {states}')}"
+
+
 def paged_graph(
     core: ov.Core, weights: Callable[[], Checkpoint], dtype: str, states: bool, files: Ids[Path], cache_dir: Path | None
 ) -> tuple[ov.Model, Path | None]:
@@ -42,10 +49,6 @@ def paged_graph(
     it."""
     if cache_dir is None:
         return llama_graph.paged(llama_graph.stateful(weights(), dtype, states)), None
-    sources = [Path(str(module.__file__)).read_text(encoding="utf-8") for module in (llama_graph, weight_kinds, int8)]
-    sources.append(_WIDENED.pattern)
-    key = fingerprint(files, ov.get_version(), *sources, dtype, f"states {states}")
-
     made: list[ov.Model] = []
 
     def write(directory: Path) -> None:
@@ -63,7 +66,7 @@ def paged_graph(
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     try:
-        folder = filled(cache_dir / f"graph-{key}", write).resolve()
+        folder = filled(place(dtype, states, files, cache_dir), write).resolve()
         made.clear()  # before it is read again: once is enough to hold
         huge_pages.trim()
         return llama_graph.paged(core.read_model(folder / "graph.xml")), folder

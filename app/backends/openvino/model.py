@@ -40,6 +40,8 @@ COPY = 300_000_000
 before cost the plugin some 4 ms over 30 layers: more than half the pass of a small model, little of a large one's."""
 COPIES = 12
 """Times the weights that must be free for that."""
+SPARE = 4
+"""Times the weights that must be free still where a program is made before anyone asks for it."""
 
 
 class OpenVinoModel:
@@ -150,6 +152,9 @@ class OpenVinoModel:
     def prepare(self, windows: Ids[int]) -> Iterator[None]:
         """Make the programs that a sequence for these windows would make first, one a step."""
         for width in self._missing(windows):
+            free = free_memory()
+            if free is not None and free < SPARE * self.memory():
+                return
             if width not in self.programs:
                 self._make([width])
                 yield
