@@ -15,7 +15,7 @@ import pytest
 from numpy.typing import NDArray
 
 from app.backends.checkpoints.cache import stored
-from app.backends.openvino.model import SPARE
+from app.backends.openvino.model import KEPT, SPARE
 from app.engine.model import Model
 from app.pairs import registry
 from app.pairs.options import PairOptions
@@ -28,6 +28,7 @@ WINDOWS = (1, 4)
 @pytest.fixture
 def target(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("PLAYGROUND_MODELS", str(tmp_path / "models"))
+    monkeypatch.setattr("app.backends.openvino.model.KEPT", 0)
     return save_tokenizer(save_directory(tmp_path / "target", TINY, weights(TINY)))
 
 
@@ -62,7 +63,7 @@ def start(target: Path, **options: Any) -> NDArray[np.float32]:
 def alone(target: Path, monkeypatch: pytest.MonkeyPatch) -> NDArray[np.float32]:
     """The same where nothing is kept."""
     with monkeypatch.context() as patch:
-        patch.setattr("app.backends.openvino.loading.cache_dir", lambda: None)
+        patch.setattr("app.backends.openvino.model.KEPT", 10**9)
         return start(target)
 
 
@@ -170,6 +171,12 @@ def test_an_idle_engine_takes_no_memory_that_is_not_there(target: Path, monkeypa
     assert list(model.prepare(WINDOWS)) == []  # type: ignore[attr-defined]
     monkeypatch.setattr("app.backends.openvino.model.free_memory", lambda: SPARE * model.memory())
     assert len(list(model.prepare(WINDOWS))) == len(WINDOWS)  # type: ignore[attr-defined]
+
+
+def test_programs_of_a_tiny_model_are_not_kept(target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("app.backends.openvino.model.KEPT", KEPT)
+    start(target)
+    assert not list(cache_dir().glob("program-*"))
 
 
 def test_clearing_the_cache_disturbs_no_one(target: Path) -> None:

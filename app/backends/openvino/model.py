@@ -40,6 +40,8 @@ COPY = 300_000_000
 before cost the plugin some 4 ms over 30 layers: more than half the pass of a small model, little of a large one's."""
 COPIES = 12
 """Times the weights that must be free for that."""
+KEPT = 4_000_000
+"""Bytes of weights from which programs are kept on disk; of less, one is compiled in a fifth of a second."""
 SPARE = 4
 """Times the weights that must be free still where a program is made before anyone asks for it."""
 
@@ -100,7 +102,13 @@ class OpenVinoModel:
         self.programs: dict[int | None, ov.CompiledModel] = {}
         """Compiled graphs by the rows of a pass; None: any number."""
         # a program copies its weights into a layout of its own when it first runs, and reads the file no more
-        kept = self._fixed and self._folder and cache_dir and self._folder.parent == cache_dir.resolve()
+        kept = (
+            self._fixed
+            and self._size >= KEPT
+            and self._folder
+            and cache_dir
+            and self._folder.parent == cache_dir.resolve()
+        )
         self._compiler = Programs(
             self._core, self._options, config, cache_dir if kept else None, str(self._folder and self._folder.name)
         )
