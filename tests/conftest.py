@@ -65,6 +65,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker("browser")
         if {"embedded", "load_embedded"} & set(getattr(item, "fixturenames", ())):
             item.add_marker("weights")
+    # what loads the pair comes first: of several processes, one then loads it and compiles its programs for all of them
+    items.sort(key=lambda item: item.get_closest_marker("weights") is None)
     if config.getoption("--quick"):
         left_out = [item for item in items if any(item.get_closest_marker(name) for name in QUICK_WITHOUT)]
         config.hook.pytest_deselected(items=left_out)

@@ -52,9 +52,18 @@ async def health(http: httpx.AsyncClient) -> dict[str, Any]:
     return dict(answer.json())
 
 
-async def until_idle(http: httpx.AsyncClient) -> None:
-    while (state := await health(http))["running"] or state["waiting"]:
+async def until(http: httpx.AsyncClient, running: int, waiting: int) -> None:
+    """Wait until so many runs are under way and wait."""
+    for _ in range(2000):
+        state = await health(http)
+        if (state["running"], state["waiting"]) == (running, waiting):
+            return
         await asyncio.sleep(0.05)
+    pytest.fail(f"not {running} under way and {waiting} waiting, but {state}")
+
+
+async def until_idle(http: httpx.AsyncClient) -> None:
+    await until(http, 0, 0)
 
 
 def test_sixty_direct_posts_during_a_run_stop_nobody() -> None:
@@ -143,21 +152,21 @@ def test_who_leaves_while_waiting_frees_the_place_at_once(monkeypatch: pytest.Mo
 
     async def scenario(address: str) -> None:
         async with calls.client(address, kept=0) as http:
-            holder = asyncio.ensure_future(told(http, await called(http, 240)))
-            while not (await health(http))["running"]:
-                await asyncio.sleep(0.05)
+            holder = await calls.called(http, run_values(8, "hold"))
+            await until(http, running=1, waiting=0)
             streams = [f"/gradio_api/call/run/{await called(http, 8, session)}" for session in (None, "named")]
             async with AsyncExitStack() as waiting:
                 for stream in streams:
                     await waiting.enter_async_context(http.stream("GET", stream))
-                while (await health(http))["waiting"] < len(streams):
-                    await asyncio.sleep(0.05)
-            assert await holder == "length"
+                await until(http, running=1, waiting=len(streams))
+            await until(http, running=1, waiting=0)
+            release.set()
+            assert await told(http, holder) == "length"
             await until_idle(http)
             runs = [line for line in (await http.get("/metrics")).text.splitlines() if "playground_runs_total{" in line]
             assert runs == ['playground_runs_total{reason="length"} 1.0'], "whoever left had no turn any more"
 
-    with served(toy_session(delay=0.02)) as address:
+    with held() as (session, release), served(session) as address:
         finished(scenario(address))
 
 
@@ -167,20 +176,13 @@ def test_who_drops_a_direct_post_while_waiting_frees_the_place_at_once(monkeypat
     async def scenario(address: str) -> None:
         async with calls.client(address) as http:
             holder = await calls.called(http, run_values(8, "hold"))
-            while not (await health(http))["running"]:
-                await asyncio.sleep(0.05)
+            await until(http, running=1, waiting=0)
             asked = [{"data": run_values(8), "session_hash": session} for session in ("named", None, None)]
             posts = [asyncio.ensure_future(http.post("/gradio_api/run/run", json=each)) for each in asked]
-            while (await health(http))["waiting"] < len(posts):
-                await asyncio.sleep(0.05)
+            await until(http, running=1, waiting=len(posts))
             for post in posts[:2]:
                 post.cancel()
-            for _ in range(200):
-                if (await health(http))["waiting"] == 1:
-                    break
-                await asyncio.sleep(0.05)
-            else:
-                pytest.fail("whoever left keeps the place")
+            await until(http, running=1, waiting=1)
             release.set()
             assert await told(http, holder) == "length"
             assert (await posts[2]).status_code == 200, "whoever stayed has the turn"
