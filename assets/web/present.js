@@ -24,7 +24,7 @@
   };
 
   Playground.present = (store) => {
-    const hint = h("p", { class: "pg present-hint" });
+    const hint = h("aside", { class: "pg present-hint", "aria-label": "Keys" });
     document.body.append(hint);
     const present = (on) => {
       const cards = document.querySelectorAll("[data-card]").length;

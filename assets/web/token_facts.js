@@ -36,8 +36,8 @@
       );
     };
     const head = heads.length
-      ? h("div", { class: "alt alt-head" }, h("h5", {}, title), ...heads.map((each) => h("span", {}, each)))
-      : h("h5", {}, title);
+      ? h("div", { class: "alt alt-head" }, h("h3", {}, title), ...heads.map((each) => h("span", {}, each)))
+      : h("h3", {}, title);
     return h("div", { class: `alts alts-${side}${heads.length ? " both" : ""}` }, head, ...shown.map(row));
   };
 

@@ -87,28 +87,28 @@ def open_page(browser: Browser, context: BrowserContext) -> Iterator[Open]:
     assert not faults
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def address() -> Iterator[str]:
     """A pair that agrees well, slow enough to be watched and quick enough to wait for."""
     with served(toy_session(agreement="good", n_positions=4096, delay=0.004)) as address:
         yield address
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def hostile_address() -> Iterator[str]:
     """A model that writes HTML."""
     with served(toy_session(script=HOSTILE, agreement="good", n_positions=1024)) as address:
         yield address
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def slow_address() -> Iterator[str]:
     """A model so slow that a run lasts until it is stopped."""
     with served(toy_session(agreement="good", n_positions=4096, delay=0.05)) as address:
         yield address
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def replay_address() -> Iterator[str]:
     """No model: recorded runs alone."""
     with served(None) as address:

@@ -1,4 +1,4 @@
-/* `length` tokens in each pane, then thirty updates live and thirty moments of a replay.
+/* `length` tokens in each pane, then ten updates live, whose frames are slow, and thirty moments of a replay.
    Gives, besides the tokens of each pane, what an update touched: elements added and removed, and the elements
    changed while live and while replayed, each at most. */
 (async (length) => {
@@ -75,9 +75,9 @@
   const watch = new MutationObserver(take);
   for (const pane of panes)
     watch.observe(pane, { attributes: true, childList: true, characterData: true, subtree: true });
-  const touched = async (act) => {
+  const touched = async (turns, act) => {
     const most = { added: 0, removed: 0, changed: 0 };
-    for (let turn = 0; turn < 30; turn++) {
+    for (let turn = 0; turn < turns; turn++) {
       await new Promise((done) => requestAnimationFrame(done));
       take(watch.takeRecords());
       Object.assign(changed, { added: 0, removed: 0, targets: new Set() });
@@ -96,12 +96,12 @@
   const send = (items) => store.receive([JSON.stringify({ run: id, seq: seq++, items })]);
   store.begin(id);
   send([{ line: JSON.stringify({ type: "token_texts", pieces: {}, special: [] }), labels: {} }, ...grow(length)]);
-  const live = await touched(() => send(grow(4)));
+  const live = await touched(10, () => send(grow(8)));
   store.settle();
   const clocks = store.run.arms.target.rounds.map((each) => each.clock);
   const first = Math.floor(clocks.length / 2);
   store.seek(clocks[first]);
-  const replayed = await touched((turn) => store.seek(clocks[first + 1 + turn]));
+  const replayed = await touched(30, (turn) => store.seek(clocks[first + 1 + turn]));
   return {
     tokens: panes.map((pane) => pane.querySelectorAll(".tok:not(.k-rejected):not(.k-discarded)").length),
     live,

@@ -217,8 +217,8 @@ def test_arms_that_ran_one_after_the_other_are_replayed_together(open_page: Open
 def test_an_update_of_a_long_answer_touches_what_is_new(open_page: Open, address: str) -> None:
     """However long the answer, an update costs what it adds: no earlier token is drawn again, made anew or changed."""
     page = open_page(address)
-    long, short = page.evaluate(LONG_ANSWER, 2000), page.evaluate(LONG_ANSWER, 200)
-    assert min(long["tokens"]) > 2000 > 400 > min(short["tokens"]) > 200
+    long, short = page.evaluate(LONG_ANSWER, 800), page.evaluate(LONG_ANSWER, 100)
+    assert min(long["tokens"]) > 800 > 300 > min(short["tokens"]) > 100
     for played in ("live", "replayed"):
         assert long[played]["removed"] == 0
         assert 0 < long[played]["changed"] <= 1.5 * short[played]["changed"], played
