@@ -14,7 +14,7 @@ import pytest
 from numpy.typing import NDArray
 
 from app.backends.checkpoints.checkpoint import SafetensorsCheckpoint
-from app.backends.openvino.model import COPIES, WIDTHS, OpenVinoModel, OpenVinoSequence
+from app.backends.openvino.model import COPIES, FEW_WIDTHS, WIDTHS, OpenVinoModel, OpenVinoSequence, arithmetic
 from app.engine.model import KVCache, Model
 from app.engine.pair import Pair
 from app.engine.session import Session
@@ -259,10 +259,39 @@ def test_what_is_prepared_is_not_made_again(tiny: Path) -> None:
     assert list(target.programs) == [None, 2]
     deque(steps, maxlen=0)
     made = dict(target.programs)
-    assert list(made) == [None, 2, 4, 8, 16]
+    few = FEW_WIDTHS[arithmetic(ov.Core(), "int8")]
+    assert list(made) == [None, *sorted({2, *few})]
     target.new_sequence((1, *range(2, 17))).close()
     assert target.programs == made
     assert list(session.prepare()) == []
+
+
+def test_in_32_bits_no_pass_of_a_draft_has_idle_rows_and_the_target_has_narrow_programs(tmp_path: Path) -> None:
+    checkpoint = SafetensorsCheckpoint(save_directory(tmp_path / "tiny", TINY, weights(TINY)))
+    ids = list(range(1, 10))
+
+    def logits(windows: tuple[int, ...], drafts: bool) -> tuple[dict[int, int], list[NDArray[np.float32]]]:
+        model = OpenVinoModel(checkpoint.config, lambda: checkpoint, name="tiny", dtype="f32", drafts=drafts)
+        sequence = model.new_sequence(windows)
+        sequence.forward(ids, 1)
+        passes = [sequence.forward(ids[:rows], rows).copy() for rows in (1, 3, 4)]
+        return sequence.widths, passes
+
+    widths, drafted = logits((1, 4), drafts=True)
+    assert widths == {1: 1, 2: 2, 3: 3, 4: 4}
+    widths, scored = logits((1, 4), drafts=False)
+    assert widths == {1: 2, 2: 4, 3: 4, 4: 4}
+    for one, other in zip(drafted, scored, strict=True):
+        assert one.shape == other.shape
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-4)
+    assert logits((1, *range(2, 17)), drafts=False)[0] == {
+        1: 2,
+        2: 2,
+        3: 3,
+        4: 4,
+        **dict.fromkeys(range(5, 9), 8),
+        **dict.fromkeys(range(9, 17), 16),
+    }
 
 
 def test_a_processor_that_cannot_run_it_is_told_of_with_another_engine(

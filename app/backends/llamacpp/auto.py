@@ -82,22 +82,23 @@ def _load(options: PairOptions, files: PairFiles) -> Pair:
     notes: list[str] = []
 
     def model(own: ModelFiles, embeddings: ModelFiles | None) -> Model:
+        drafts = own is files.draft
         if own.stored is None:
-            return openvino.load_model(own, embeddings, options, states=False)
+            return openvino.load_model(own, embeddings, options, states=False, drafts=drafts)
         paces = _paces(own, options)
         chosen = min(paces, key=lambda name: paces[name].one)
         notes.append(_sentence(own.name, paces, chosen))
-        return _engine(own, options, chosen)
+        return _engine(own, options, chosen, drafts)
 
     pair = loaded("auto", files, model)
     backend = "llamacpp" if notes[0].endswith("llama.cpp runs it.") else "openvino"
     return replace(pair, backend=backend, notes=(*pair.notes, *notes, *identity_notes(pair.target)))
 
 
-def _engine(own: ModelFiles, options: PairOptions, name: str) -> Model:
+def _engine(own: ModelFiles, options: PairOptions, name: str, drafts: bool = False) -> Model:
     if name == "llamacpp":
         return llamacpp.gguf_model(own, options)
-    return openvino.load_model(own, None, options, states=False)
+    return openvino.load_model(own, None, options, states=False, drafts=drafts)
 
 
 def _paces(own: ModelFiles, options: PairOptions) -> dict[str, Pace]:

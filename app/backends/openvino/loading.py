@@ -37,14 +37,18 @@ def prepare(options: PairOptions, freed: int) -> Callable[[], Pair]:
         precision, sources = _made_from(own, embeddings, options)
         return 1.0 if kept_graph.place(precision, states, sources, cache_dir()).exists() else PEAK
 
+    def load(own: ModelFiles, embeddings: ModelFiles | None) -> Model:
+        return load_model(own, embeddings, options, states=states, drafts=own is files.draft)
+
     check_memory(options, files, known[dtype], value_bytes, memory.free_memory(), freed, peak=peak)
-    return lambda: loaded(
-        "openvino", files, lambda own, embeddings: load_model(own, embeddings, options, states=states)
-    )
+    return lambda: loaded("openvino", files, load)
 
 
-def load_model(own: ModelFiles, embeddings: ModelFiles | None, options: PairOptions, *, states: bool) -> Model:
-    """One model. embeddings: the one whose it uses in place of its own; states: whether it shall give its own."""
+def load_model(
+    own: ModelFiles, embeddings: ModelFiles | None, options: PairOptions, *, states: bool, drafts: bool = False
+) -> Model:
+    """One model. embeddings: the one whose it uses in place of its own; states: whether it shall give its own; drafts:
+    whether it only drafts."""
     from app.backends.openvino import model as openvino
 
     dtype, files = _made_from(own, embeddings, options)
@@ -59,6 +63,7 @@ def load_model(own: ModelFiles, embeddings: ModelFiles | None, options: PairOpti
         n_positions=options.n_positions,
         kept_ids=own.kept_ids(),
         states=states,
+        drafts=drafts,
     )
 
 

@@ -1,8 +1,8 @@
 """The default engine: any Llama checkpoint on the CPU through OpenVINO, with free rollback and bit identity.
 
-Bit identity: the plugin scores a single row with another kernel than several, so a single row is always scored as
-two, the second a dummy whose cache slot is overwritten before anything attends to it; the output layer too sees
-two rows at least. The KV cache is never u8 (the plugin's default), where a value depends on stale neighbours.
+Bit identity: the plugin scores a single row with another kernel than several, so a single row of a target is always
+scored as two, the second a dummy whose cache slot is overwritten before anything attends to it; the output layer too
+sees two rows at least. The KV cache is never u8 (the plugin's default), where a value depends on stale neighbours.
 """
 
 from __future__ import annotations
@@ -32,9 +32,10 @@ WEIGHT_BYTES = {"int8": 1 + 2 / int8.GROUP, "bf16": 2, "f16": 2, "f32": 4}
 PREFILL = 256  # tokens scored at once while a prompt is read: bounds the activations' memory
 WIDTHS = (2, 3, 4, 5, 6, 8, 12, 16)
 """Rows a pass may be compiled for; a window between two of them runs on the wider."""
-FEW_WIDTHS = (4, 8, 16)
-"""The same for a sequence whose windows are many, beside that of a single row. Each program costs a second and a copy
-of the weights, and a pass after one of another program takes up to a tenth longer: its weights have left the caches."""
+FEW_WIDTHS = {"bf16": (4, 8, 16), "f32": (2, 3, 4, 8, 16)}
+"""The same for a sequence whose windows are many, by the arithmetic. Each program costs a second and a copy of the
+weights, and a pass after one of another program takes up to a tenth longer: its weights have left the caches. In 32
+bits rows cost more than that: two take 24 ms, three 29, four 35."""
 COPY = 300_000_000
 """Bytes of weights up to which they are copied for a program of a fixed width. Rows of another number than the pass
 before cost the plugin some 4 ms over 30 layers: more than half the pass of a small model, little of a large one's."""
@@ -73,10 +74,11 @@ class OpenVinoModel:
         n_positions: int | None = None,
         kept_ids: NDArray[np.int64] | None = None,
         states: bool = False,
+        drafts: bool = False,
     ) -> None:
         """weights: opens the checkpoint; not called where the graph made from `files` lies in `cache_dir`.
-        kept_ids: the ids a trimmed output layer covers, [kept_ids]. states: whether its caches give states. Raises
-        PairError."""
+        kept_ids: the ids a trimmed output layer covers, [kept_ids]. states: whether its caches give states. drafts:
+        it only drafts, so a single row need not have the bits it has among others. Raises PairError."""
         if dtype not in weight_kinds.DTYPES:
             raise PairError(
                 f"The OpenVINO backend has no precision {dtype!r}; choose one of {', '.join(weight_kinds.DTYPES)}."
@@ -95,6 +97,9 @@ class OpenVinoModel:
             each.get_byte_size() for each in self._graph.get_ops() if each.get_type_name() == "Constant"
         )
         self._options = compile_options(self._core, dtype, threads)
+        self._few = FEW_WIDTHS[self._options["INFERENCE_PRECISION_HINT"]]
+        # in 32 bits one row takes a quarter less time than two
+        self._single = 1 if drafts and self._few is FEW_WIDTHS["f32"] else WIDTHS[0]
         self.blocks = -(-(self.n_positions + WIDTHS[-1]) // BLOCK)  # slots beyond the context are for dummy rows
         free = free_memory()
         self._fixed = self.memory() <= COPY and (free is None or free >= COPIES * self.memory())
@@ -190,13 +195,14 @@ class OpenVinoModel:
         huge_pages.collapse()
 
     def _widths(self, windows: Ids[int]) -> dict[int, int]:
-        """By rows of a pass of at most these windows, those of the program it runs on; a single row is scored as
-        two."""
-        offered = WIDTHS if len(windows) <= len(FEW_WIDTHS) else FEW_WIDTHS
+        """By rows of a pass of at most these windows, those of the program it runs on."""
+        offered = WIDTHS if len(windows) <= 3 else self._few
+        if self._single == 1:  # its programs are small, and it reads any number of rows up to the window
+            windows, offered = range(1, max(windows, default=0) + 1), WIDTHS
         fitting = {next((width for width in offered if width >= window), 0) for window in windows if window > 1}
         wider = sorted(width for width in fitting if 0 < width < self.n_positions)
         widths = {rows: next(width for width in wider if width >= rows) for rows in range(1, max(wider, default=0) + 1)}
-        return widths | ({1: WIDTHS[0]} if 1 in windows and self.n_positions > WIDTHS[0] else {})
+        return widths | ({1: self._single} if 1 in windows and self.n_positions > WIDTHS[0] else {})
 
     def _warm_up(self, counts: Iterable[int], widths: dict[int, int]) -> None:
         """Score as many rows once, by the programs of `widths`: the plugin builds its kernels when it first meets a
