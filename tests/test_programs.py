@@ -3,8 +3,10 @@ a pair says the same."""
 
 from __future__ import annotations
 
+import locale
 import resource
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
@@ -186,3 +188,25 @@ def test_clearing_the_cache_disturbs_no_one(target: Path) -> None:
     model = registry.load(PairOptions(target=target)).target
     shutil.rmtree(cache_dir())
     assert np.array_equal(rows(model), expected)
+
+
+def test_one_program_is_exported_at_a_time_since_the_locale_changes_meanwhile(
+    target: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The engine's cache puts back the locale it found; of two at once the later would find the first one's."""
+    real, exporting, most = ov.Core.compile_model, list[int](), list[int]()
+
+    def told(core: ov.Core, graph: ov.Model, device: str, options: dict[str, Any]) -> Any:
+        assert "CACHE_DIR" in options
+        exporting.append(1)
+        time.sleep(0.05)  # long enough for another to begin
+        most.append(len(exporting))
+        program = real(core, graph, device, options)
+        exporting.pop()
+        return program
+
+    monkeypatch.setattr(ov.Core, "compile_model", told)
+    before = locale.setlocale(locale.LC_ALL)
+    registry.load(PairOptions(target=target)).target.new_sequence((2, 3, 4)).close()
+    assert most == [1, 1, 1, 1]
+    assert locale.setlocale(locale.LC_ALL) == before

@@ -27,7 +27,7 @@ KS = (2, 3, 4, 5, 8)
 
 
 @cache
-def swept(max_tokens: int = 800, temperature: float = 1.0, ks: tuple[int, ...] = KS, **toy: Any) -> Sweep:
+def swept(max_tokens: int = 1500, temperature: float = 1.0, ks: tuple[int, ...] = KS, **toy: Any) -> Sweep:
     """A sweep on toys: a target pass of w rows takes 10 ms + 0.5 ms a row, a draft pass 1 ms; one sweep for
     all who ask the same."""
     session = SimulatedSession(lambda rows: 0.0095 + 0.0005 * rows, 0.001, **toy)

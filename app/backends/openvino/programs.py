@@ -34,6 +34,9 @@ _WEIGHT = 4096  # bytes of a constant that is one of the weights; smaller ones m
 _HEADER = struct.Struct("<6Q")
 """Of what the plugin exports: where its settings, constants and text begin, and how long they are; from here on."""
 _ROOM = 1 << 18  # bytes by which another program's text and small constants may be the longer
+_EXPORT = threading.Lock()
+"""The engine's cache sets the process's locale to C while it writes and puts back what it found: of two at once, the
+later would find, and leave, C, and Python would read and write ASCII from then on."""
 _LOG = logging.getLogger(__name__)
 
 
@@ -132,7 +135,8 @@ class Programs:
 
         try:
             # by the engine's own cache, which writes to a file: the other way takes the weights three times in memory
-            program = self._compile(graph, CACHE_DIR=str(directory), CACHE_ENCRYPTION_CALLBACKS=[told, told])
+            with _EXPORT:
+                program = self._compile(graph, CACHE_DIR=str(directory), CACHE_ENCRYPTION_CALLBACKS=[told, told])
         except RuntimeError as error:
             raise OSError(errno.EIO, str(error).strip().splitlines()[-1]) from None
         files = list(directory.glob("*.blob"))
