@@ -26,6 +26,8 @@ from tests.support.llamas import TINY, conditioned, save_directory, save_tokeniz
 
 WINDOWS = (1, 4)
 
+pytestmark = pytest.mark.slow  # each makes programs anew, half a minute together
+
 
 @pytest.fixture
 def target(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
