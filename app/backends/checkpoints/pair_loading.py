@@ -43,6 +43,10 @@ class PairFiles:
             )
         return notes
 
+    def lender(self, own: ModelFiles) -> ModelFiles | None:
+        """The model whose embeddings this one of the pair uses in place of its own; None: it has its own."""
+        return self.target if own.lacks_embeddings() else None
+
 
 def pair_files(
     target: Path | None,
@@ -121,7 +125,7 @@ def loaded(
     target, tokenizer = load_model(files.target, None), files.target.tokenizer()
     if files.draft is None:
         return Pair(target.name, backend, target, None, tokenizer, notes=files.notes)
-    draft = load_model(files.draft, files.target if files.draft.lacks_embeddings() else None)
+    draft = load_model(files.draft, files.lender(files.draft))
     draft = restricted(draft, target.vocab_size, files.never)
     return Pair(f"{target.name} + {draft.name}", backend, target, draft, tokenizer, notes=files.notes)
 

@@ -33,8 +33,7 @@ def prepare(options: PairOptions, freed: int) -> Callable[[], Pair]:
     states = files.draft is not None and files.draft.config.conditioned
 
     def peak(own: ModelFiles) -> float:
-        embeddings = files.target if own is files.draft and own.lacks_embeddings() else None
-        precision, sources = _made_from(own, embeddings, options)
+        precision, sources = _made_from(own, files.lender(own), options)
         return 1.0 if kept_graph.place(precision, states, sources, cache_dir()).exists() else PEAK
 
     def load(own: ModelFiles, embeddings: ModelFiles | None) -> Model:
