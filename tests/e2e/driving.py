@@ -8,7 +8,8 @@ from app.record import trace
 from app.record.metrics import Metrics
 from app.record.trace import Trace
 
-FINISHED = "() => { const s = window.Playground.store; return !s.live && (s.run.finished || s.run.error) }"
+# also asked of a page that is still loading, which has no store yet
+FINISHED = "() => { const s = window.Playground?.store; return s && !s.live && (s.run.finished || s.run.error) }"
 
 
 def more(page: Page) -> None:

@@ -120,7 +120,7 @@ def test_keyboard_alone_runs_the_demo(open_page: Open, address: str) -> None:
     expect(page.locator("#controls")).to_be_hidden()
     drawn = next(place for place, card in enumerate(read_cards(), 1) if card["settings"].get("temperature"))
     page.keyboard.press(str(drawn))
-    page.wait_for_function("window.Playground.store.run.started?.request.sampling.temperature > 0")
+    page.wait_for_function("window.Playground?.store?.run.started?.request.sampling.temperature > 0")
     page.wait_for_function(FINISHED)
     page.evaluate("document.activeElement.blur()")
     page.keyboard.press("ArrowLeft")

@@ -28,7 +28,7 @@ def say(page: Page, words: str) -> Trace:
     expect(page.locator("#prompt textarea")).to_have_value("")
     page.locator("#prompt textarea").fill(words)
     page.locator("#run").click()
-    page.wait_for_function("(words) => window.Playground.store.run.started?.request.prompt === words", arg=words)
+    page.wait_for_function("(words) => window.Playground?.store?.run.started?.request.prompt === words", arg=words)
     return finish(page)
 
 
@@ -78,7 +78,7 @@ def test_a_turn_that_is_changed_is_a_branch(open_page: Open, address: str) -> No
     expect(page.locator("#prompt textarea")).to_have_value("Second")
     assert turns(page) == ["First", "Something else."]
     page.locator("#run").click()
-    page.wait_for_function("window.Playground.store.run.started?.request.messages[1]?.content === 'Something else.'")
+    page.wait_for_function("window.Playground?.store?.run.started?.request.messages[1]?.content === 'Something else.'")
     assert started(finish(page)).request.messages[1]["content"] == "Something else."
 
 
@@ -101,7 +101,7 @@ def test_where_the_answers_differ_the_person_chooses(open_page: Open, address: s
 def test_an_example_brings_its_conversation(open_page: Open, address: str) -> None:
     page = open_page(address)
     page.locator(".try", has_text="A second turn").click()
-    page.wait_for_function("window.Playground.store.run.started")
+    page.wait_for_function("window.Playground?.store?.run.started")
     request = started(finish(page)).request
     assert [message["role"] for message in request.messages] == ["user", "assistant"]
     assert turns(page)[0] == request.messages[0]["content"]

@@ -132,7 +132,7 @@ def test_recorded_and_opened_runs_are_in_the_list_once(open_page: Open, replay_a
     page = open_page(replay_address, viewport={"width": 1280, "height": 900})
     for name in ("1-greedy", "2-coins", "1-greedy"):
         page.evaluate("(name) => window.Playground.view.toolbar.recording(name, true)", name)
-        page.wait_for_function("window.Playground.store.run.finished")
+        page.wait_for_function("window.Playground?.store?.run.finished")
         page.get_by_role("tab", name="Instruments").click()
         expect(page.locator(".instrument-runs li").first).to_contain_text(RECORDED[name])
     expect(page.locator(".instrument-runs li")).to_have_count(2)

@@ -60,7 +60,7 @@ def test_a_browser_that_was_away_asks_for_what_it_missed(open_page: Open, addres
 def test_refresh_during_a_run_frees_the_device_and_offers_the_trace_back(open_page: Open, slow_address: str) -> None:
     page = open_page(slow_address)
     start(page, 2000)
-    page.wait_for_function("window.Playground.view.kept > 8")
+    page.wait_for_function("window.Playground?.view?.kept > 8")
     page.reload()
     last = page.get_by_role("button", name="your last run")
     last.click()
@@ -105,7 +105,7 @@ def test_replay_steps_and_plays_by_the_arms_clocks(open_page: Open, address: str
             assert page.evaluate(visible, name) == sum(clock <= moment + 1e-9 for clock in arm.arrivals)
     page.get_by_label("Speed of the replay").select_option(label="true speed")
     page.get_by_role("button", name="Replay").click()
-    page.wait_for_function("!window.Playground.store.playing && window.Playground.store.time === Infinity")
+    page.wait_for_function("window.Playground?.store?.playing === false && window.Playground?.store?.time === Infinity")
     assert page.evaluate(visible, "target") == len(Metrics(events).arms["target"].token_ids)
 
 
@@ -167,7 +167,7 @@ def test_trace_replays_without_a_model(open_page: Open, address: str) -> None:
         assert shown_trace(page) == events
         assert page.locator("#run").count() == 0
         page.get_by_role("button", name="Replay").click()
-        page.wait_for_function("!window.Playground.store.playing")
+        page.wait_for_function("window.Playground?.store?.playing === false")
 
 
 @pytest.mark.parametrize("path", sorted(REPLAYS.glob("*.jsonl")), ids=lambda path: path.stem)
@@ -192,7 +192,7 @@ def test_recorded_runs_are_offered_and_replay(open_page: Open, replay_address: s
     expect(page.locator(".tok.diverged")).to_have_count(0 if agreed is None else 2)
     page.evaluate(PAUSE_WITHIN)
     page.get_by_role("button", name="Replay").click()
-    page.wait_for_function("!window.Playground.store.playing && window.Playground.store.time < Infinity")
+    page.wait_for_function("window.Playground?.store?.playing === false && window.Playground?.store?.time < Infinity")
     expect(page.locator(".race-lead")).to_have_text(lead(events, page.evaluate("window.Playground.store.time")))
     clock = min(arm.arrivals[0] for arm in Metrics(events).arms.values())
     for moment in (0, clock * 0.9, clock):

@@ -34,13 +34,13 @@ def test_a_run_is_seen_again_in_about_eight_seconds_with_an_honest_label(open_pa
     page = moving(open_page, address)
     page.evaluate(NOTED)
     start(page, 40)
-    page.wait_for_function("window.Playground.store.playing")
+    page.wait_for_function("window.Playground?.store?.playing")
     speed = page.evaluate("window.Playground.store.speed")
     duration = page.evaluate("window.Playground.store.run.duration")
     assert 8 * speed == duration
     expect(page.locator(".race-slow")).to_have_text(re.compile(r"^slow motion, (1/\d+|\d+%) of true speed$"))
     figures = [figure(page, name) for name in ("speedup", "target.tpot_s", "speculative.passes")]
-    page.wait_for_function("!window.Playground.store.playing && window.Playground.store.time === Infinity")
+    page.wait_for_function("window.Playground?.store?.playing === false && window.Playground?.store?.time === Infinity")
     expect(page.locator(".race-slow")).to_be_hidden()
     assert figures == [figure(page, name) for name in ("speedup", "target.tpot_s", "speculative.passes")]
     times = [time for time, _ in page.evaluate("window.noted")]
@@ -53,7 +53,7 @@ def test_the_switch_and_the_system_turn_it_off(open_page: Open, address: str) ->
     page = moving(open_page, address)
     assert page.evaluate("window.Playground.store.slowMotion") is True
     start(page, 8)
-    page.wait_for_function("window.Playground.store.playing")
+    page.wait_for_function("window.Playground?.store?.playing")
     page.get_by_label("after each run").uncheck()
     start(page, 12)
     finish(page)
