@@ -20,6 +20,7 @@ from app.backends.checkpoints.checkpoint import SafetensorsCheckpoint, WithEmbed
 from app.backends.checkpoints.config import read_config
 from app.backends.openvino.model import OpenVinoModel
 from app.distill import cli, helpers, jobs
+from app.distill.ablation import VARIANTS
 from app.distill.helpers import Bench
 from app.distill.jobs import Sizes
 from app.distill.objective import _rows
@@ -266,8 +267,15 @@ def test_all_in_seconds(target: Target, tmp_path: Path, capsys: pytest.CaptureFi
     assert all(line["seen"] > 0 for line in lines if "seen" in line)
     assert [read_config(tmp_path / "drafts" / draft).conditioned for draft in drafts] == [True, False, True]
     assert [read_config(tmp_path / "drafts" / draft).num_layers for draft in drafts] == [2, 2, 1]
-    again = run(*whole, "--start", str(tmp_path / "drafts" / "conditioned"))[len(lines) :]
+    again = run(*whole, "--start", str(tmp_path / "drafts" / "conditioned"), "--ablation", "900")[len(lines) :]
     assert next(line["found"] for line in again if "found" in line) > 0
+    compared = {line["without"]: line for line in again if "without" in line}
+    assert list(compared) == list(VARIANTS)
+    assert all(900 <= line["seen"] < 900 + 512 and line["cold"]["kept"] for line in compared.values())
+    few, all_ = (compared[name]["dialogues"] for name in ("a quarter of the texts", "nothing left out"))
+    assert few == -(-all_ // 4)
+    # each of them is another draft
+    assert len({json.dumps([line["cold"], line["hot"]]) for line in compared.values()}) == len(VARIANTS)
     capsys.readouterr()
     run(
         "evaluate",

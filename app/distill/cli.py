@@ -65,6 +65,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=0.0,
         help="share of the training for a draft of one layer",
     )
+    whole.add_argument(
+        "--ablation",
+        type=numbers.whole(0),
+        default=0,
+        metavar="TOKENS",
+        help="afterwards, beyond the minutes: train drafts that go without one ingredient each on so many drawn "
+        "tokens, and note how they fare",
+    )
     whole.add_argument("--layers", default="0,1", help="target layers the draft starts from")
     whole.add_argument(
         "--kept", type=numbers.whole(2), default=8192, help="ids the output layer covers; --start has its own"
@@ -188,6 +196,7 @@ def _all(args: argparse.Namespace) -> None:
         seed=args.seed,
         texts=args.work / "texts" if args.keep else None,
         flash=not args.no_flash,
+        ablation=args.ablation,
     )
     if (longest := plan.sizes.longest(target)) > target.config.n_positions:
         raise RequestError(

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from app.distill import helpers, objective, writing
+from app.distill import ablation, helpers, objective, writing
 from app.distill.helpers import Bench
 from app.distill.pack import away, pack
 from app.distill.plan import Log, Plan
@@ -88,6 +88,8 @@ def _drafts(
         run.finish([next(batches) for _ in range(2)])
         first = first or {key: value.clone() for key, value in student.state_dict().items()}
         log.note(draft=draft, seen=seen, clean=len(written.clean()), recipe=asdict(recipe))
+    if plan.ablation:
+        ablation.compare(target, plan, recipe, written, teacher, embedding, ids, log)
 
 
 def last_layer(state: dict[str, Tensor], num_layers: int) -> dict[str, Tensor]:

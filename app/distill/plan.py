@@ -18,7 +18,8 @@ class Plan:
     steps between two looks of the host. tokens: read at most. plain, single: shares of the training's time for a draft
     that reads tokens alone, and for one of a single layer. layers: of the target, to start from. kept: ids the output
     layer covers. processes: helpers beside this one. texts: a folder in which what the target writes is kept, so that
-    another run begins with it. flash: see `Writer`."""
+    another run begins with it. flash: see `Writer`. ablation: drawn tokens on which drafts without one ingredient each
+    are trained afterwards; 0 for none."""
 
     minutes: float
     out: Path
@@ -35,6 +36,7 @@ class Plan:
     seed: int = 0
     texts: Path | None = None
     flash: bool = True
+    ablation: int = 0
 
 
 class Log:
