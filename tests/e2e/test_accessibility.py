@@ -84,6 +84,25 @@ def test_no_serious_fault_in_an_exported_site(open_page: Open, address: str, tmp
     assert_no_fault(page, "a run in the room")
 
 
+@pytest.mark.parametrize("width", [390, 640, 1280])
+def test_an_exported_run_in_the_room_says_whose_panes_these_are(
+    open_page: Open, address: str, tmp_path: Path, width: int
+) -> None:
+    path = REPLAYS / "3-lossy.jsonl"
+    for name, content in site({path.stem: trace.read(path.read_text(encoding="ascii").splitlines())}).items():
+        (tmp_path / name).write_text(content, encoding="utf-8")
+    page = open_page(address, viewport={"width": width, "height": 800})
+    page.goto((tmp_path / f"{path.stem}.html").as_uri())
+    page.wait_for_function(FINISHED)
+    page.keyboard.press("p")
+    expect(page.locator("#pg-rounds")).to_be_hidden()
+    for arm in ("target", "speculative"):
+        expect(page.locator(f".pane-{arm} h2")).to_be_visible()
+    cells = page.locator(".heroes .cell p").evaluate_all("(all) => all.map((p) => [p.scrollWidth, p.clientWidth])")
+    assert len(cells) == 4
+    assert all(needed <= given for needed, given in cells), cells
+
+
 def test_keyboard_alone_runs_the_demo(open_page: Open, address: str) -> None:
     page = open_page(address)
 
