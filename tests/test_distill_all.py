@@ -25,12 +25,15 @@ from app.distill.helpers import Bench
 from app.distill.jobs import Sizes
 from app.distill.objective import _rows
 from app.distill.pack import pack
+from app.distill.plan import Plan
 from app.distill.student import Shape, Student
 from app.distill.target import Target
 from app.distill.texts import Dialogues, Texts
 from app.distill.train import scored_rows, tokens_per_pass
 from app.distill.writer import ASKED, COLD, FORCED, HOT, Writer
+from app.distill.writing import fitting
 from app.engine.model import StatesCache
+from app.errors import RequestError
 from tests.support.chat_llama import chat_llama
 
 pytestmark = pytest.mark.slow
@@ -232,6 +235,14 @@ def test_the_engine_reads_a_conditioned_draft_as_training_does(
     read[11, 64:] = cache.states[-1]
     answer = cache.forward([int(ids[0, 11])], 1, read[11:])
     np.testing.assert_allclose(answer[0], logits, atol=2e-3)
+
+
+def test_what_is_kept_fits_beside_the_dialogues_under_way(tmp_path: Path) -> None:
+    """A card whose memory the dialogues fill keeps fewer of their states; one that could keep none says so."""
+    plan = Plan(1.0, tmp_path, rows=10, steps=20, tokens=1000, sizes=Sizes())
+    assert [fitting(plan.tokens, room, plan) for room in (5000, 1000, 999, 200)] == [1000, 1000, 800, 200]
+    with pytest.raises(RequestError, match="fewer --rows"):
+        fitting(plan.tokens, 199, plan)
 
 
 def test_all_in_seconds(target: Target, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -15,9 +15,11 @@ from app.distill.plan import Log, Plan
 from app.distill.target import Target
 from app.distill.texts import Batch, Dialogues, Numbers, Texts
 from app.distill.writer import COLD, Writer
+from app.errors import RequestError
 
 KEYS = 4000  # openers made at once
 PASSAGES = 3000  # answers that later instructions ask about
+SCORES = 4  # rows of logits in float32 that drawing a token takes at once, for every dialogue
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +103,11 @@ def write(
         device=device,
         flash=plan.flash,
     )
-    texts = Texts(target.opening, writer.opening_states, plan.tokens, plan.rows, device, plan.texts)
+    tokens = plan.tokens
+    if device.type == "cuda":  # the dialogues under way hold most of a card's memory, as much as 50 of 80 GB
+        free = torch.cuda.mem_get_info(device)[0] - SCORES * 4 * plan.rows * target.config.vocab_size
+        tokens = fitting(tokens, free // (2 * target.config.hidden_size), plan)
+    texts = Texts(target.opening, writer.opening_states, tokens, plan.rows, device, plan.texts)
     if texts.size:
         log.note(found=texts.size)
     desk = Desk(writer, pool, plan, width, texts.size, count)
@@ -119,6 +125,17 @@ def write(
     if device.type == "cuda":
         torch.cuda.empty_cache()
     return _looked_at(texts.dialogues(), len(asked), pool, plan.seed, device)
+
+
+def fitting(tokens: int, room: int, plan: Plan) -> int:
+    """At most `tokens`, in whole chunks, where there is room for the states of `room`. Raises RequestError where there
+    is none for a chunk."""
+    chunk = plan.rows * plan.steps
+    if room < chunk:
+        raise RequestError(
+            f"{plan.rows} dialogues at once leave no memory for what they write; choose fewer --rows, or --steps."
+        )
+    return min(tokens, room // chunk * chunk)
 
 
 def _looked_at(dialogues: Dialogues, asked: int, pool: Executor, seed: int, device: torch.device) -> Written:
