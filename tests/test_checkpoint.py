@@ -38,7 +38,7 @@ def engine_logits(directory: Path, dtype: str = "f32") -> Any:
         ({}, False, 1),
         ({"tie_word_embeddings": True}, False, 1),
         ({"rope_scaling": LLAMA3_ROPE, "num_key_value_heads": 1}, False, 3),
-        ({"head_dim": 32}, True, 1),
+        ({"head_dim": 32, "attention_bias": True}, True, 1),
     ],
 )
 def test_the_engine_computes_the_formulas(tmp_path: Path, change: dict[str, Any], bias: bool, shards: int) -> None:

@@ -72,6 +72,14 @@ def test_every_type_and_number_of_files(tmp_path: Path, kind: Any, shards: int) 
     agree(logits(tmp_path / "tiny", tmp_path), reference_logits(TINY, exact, IDS))
 
 
+def test_one_whole_file_counts_beside_an_index(tmp_path: Path) -> None:
+    """As in transformers: what lies beside it is of another time."""
+    save_directory(tmp_path / "tiny", TINY, weights(TINY, seed=5), shards=3)
+    tensors = weights(TINY)
+    save_directory(tmp_path / "tiny", TINY, tensors)
+    agree(logits(tmp_path / "tiny", tmp_path), reference_logits(TINY, tensors, IDS))
+
+
 def test_an_output_layer_of_its_own_counts_whatever_the_configuration_says(tmp_path: Path) -> None:
     tensors = weights(TINY)
     save_directory(tmp_path / "tiny", {**TINY, "tie_word_embeddings": True}, tensors)

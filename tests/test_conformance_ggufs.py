@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections import Counter
 from pathlib import Path
@@ -9,10 +10,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from gguf import GGMLQuantizationType, dequantize
+from gguf import GGMLQuantizationType, GGUFWriter, dequantize
 
 from app.backends.checkpoints.config import read_config
+from app.backends.checkpoints.gguf_fields import KINDS as KINDS_OF_FIELDS
 from app.backends.checkpoints.gguf_file import GgufCheckpoint
+from app.backends.checkpoints.gguf_reader import GgufFile
 from app.backends.checkpoints.model_files import ModelFiles
 from app.backends.openvino import llama_graph
 from app.backends.openvino.model import OpenVinoModel
@@ -241,6 +244,25 @@ def test_a_hostile_gguf_is_a_sentence_at_once(tmp_path: Path) -> None:
         path.write_bytes(data)
         with pytest.raises(PairError, match=r"damaged or no GGUF file|LFS pointer"):
             ModelFiles(path, tmp_path / what)
+
+
+def test_fields_of_a_gguf_are_of_the_kind_that_their_names_say(tmp_path: Path) -> None:
+    """Each field that is read, with a value of another kind; and one that stands twice."""
+    path = tmp_path / "tiny.gguf"
+    for name, kind in KINDS_OF_FIELDS.items():
+        wrong = [0.5] if kind in ("texts", "whole numbers") else ["a"]
+        writer = GGUFWriter(path, "llama")
+        writer.kv_data[0].pop(name, None)
+        writer.add_array(name, wrong)
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.close()
+        with pytest.raises(PairError, match=re.escape(f"({name} is {wrong}, not {kind})")):
+            GgufFile(path)
+    write_gguf(path)
+    path.write_bytes(path.read_bytes().replace(b"ggml.eot_token_id", b"ggml.eos_token_id"))
+    with pytest.raises(PairError, match=r"says tokenizer\.ggml\.eos_token_id twice"):
+        ModelFiles(path, tmp_path)
 
 
 def test_the_end_of_turn_that_the_template_writes_is_a_stop(tmp_path: Path) -> None:

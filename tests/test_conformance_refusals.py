@@ -17,7 +17,7 @@ from app.backends.checkpoints.model_files import ModelFiles
 from app.backends.openvino.model import OpenVinoModel
 from app.errors import PairError
 from tests.support.conformance import IDS, POINTER, agree, directory, logits
-from tests.support.llamas import TINY, reference_logits, save_directory, save_tokenizer, weights
+from tests.support.llamas import LLAMA3_ROPE, TINY, reference_logits, save_directory, save_tokenizer, weights
 
 pytestmark = pytest.mark.slow
 
@@ -75,6 +75,23 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"bos_token_id": 1.5}, "bos_token_id is 1.5"),
     ({"pad_token_id": "none"}, "pad_token_id is 'none'"),
     ({"attention_bias": False, "with": "bias"}, "attention_bias = false and holds biases"),
+    ({"with": "bias"}, "does not say attention_bias = true and holds biases"),
+    (
+        {"rope_scaling": {"type": "linear", "factor": 2.0}, "rope_parameters": {"rope_type": "default"}},
+        "rope_scaling is linear and rope_parameters default",
+    ),
+    (
+        {
+            "rope_scaling": {"rope_type": "linear", "factor": 2.0},
+            "rope_parameters": {"rope_type": "linear", "factor": 4.0},
+        },
+        "give another factor",
+    ),
+    ({"rope_scaling": {**LLAMA3_ROPE, "original_max_position_embeddings": 0}}, "original_max_position_embeddings is 0"),
+    ({"logits_soft_cap": 30.0}, "logits_soft_cap = 30.0"),
+    ({"kv_lora_rank": 16}, "kv_lora_rank = 16"),
+    ({"hidden_size": float("inf")}, "cannot be read"),
+    ({"sliding_window": float("inf")}, "cannot be read"),
 ]
 
 
@@ -119,6 +136,16 @@ def bare(*names: str) -> Callable[[Path], None]:
     return spoil
 
 
+def index(text: str) -> Callable[[Path], None]:
+    """An index in place of the one file of weights, where it would not count."""
+
+    def spoil(path: Path) -> None:
+        (path / "model.safetensors").unlink()
+        (path / "model.safetensors.index.json").write_text(text)
+
+    return spoil
+
+
 def in_place_of(name: str, make: Callable[[Path], object]) -> Callable[[Path], None]:
     """Something else under a file's name."""
 
@@ -141,8 +168,11 @@ def in_place_of(name: str, make: Callable[[Path], object]) -> Callable[[Path], N
         (bare("README.md"), "There is no config.json"),
         (lambda d: (d / "config.json").write_text("[1]"), "not a JSON object"),
         (lambda d: (d / "config.json").write_text("[" * 100_000), "not valid JSON"),
-        (lambda d: (d / "model.safetensors.index.json").write_text('{"weight_map": 3}'), "no weight_map"),
-        (lambda d: (d / "model.safetensors.index.json").write_text('{"weight_map": {"a": "../x"}}'), "is missing"),
+        (index('{"weight_map": 3}'), "no weight_map"),
+        (index('{"weight_map": {"a": "../x"}}'), "is missing"),
+        (lambda d: (d / "chat_template.jinja").write_bytes(b"\xff"), "is no text in UTF-8"),
+        (lambda d: (d / "chat_template.json").write_text("[" * 100_000), "not valid JSON"),
+        (lambda d: (d / "tokenizer_config.json").write_text('{"chat_template": "\\ud800"}'), "half a character"),
         (in_place_of("model.safetensors", os.mkfifo), "model.safetensors is neither a file nor a folder"),
         (in_place_of("config.json", os.mkfifo), "config.json is neither a file nor a folder"),
         (in_place_of("tokenizer.json", os.mkfifo), "tokenizer.json is neither a file nor a folder"),
@@ -154,9 +184,10 @@ def in_place_of(name: str, make: Callable[[Path], object]) -> Callable[[Path], N
 )
 def test_what_is_no_model_says_what_would_help(tmp_path: Path, spoil: Callable[[Path], None], fault: str) -> None:
     directory(tmp_path / "tiny", {})
+    save_tokenizer(tmp_path / "tiny")
     spoil(tmp_path / "tiny")
     with pytest.raises(PairError, match=fault) as caught:
-        ModelFiles(tmp_path / "tiny", tmp_path)
+        ModelFiles(tmp_path / "tiny", tmp_path).tokenizer().check()
     assert str(caught.value).endswith(".")
 
 

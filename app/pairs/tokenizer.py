@@ -41,7 +41,8 @@ class TextTokenizer:
         self.stop_ids = frozenset(index for index in stop_ids if index >= 0) | self._turn_ends()
         if not self.stop_ids:
             self.stop_ids = self._eos()
-        self.notes: tuple[str, ...] = tuple(map(str, (self._config.get("playground") or {}).get("notes") or ()))
+        own = self._config.get("playground")
+        self.notes: tuple[str, ...] = tuple(map(str, own.get("notes") or ())) if isinstance(own, dict) else ()
         if not self.has_chat_template:
             self.notes += ("This model has no chat template, so the prompt is fed as it is.",)
 
@@ -85,9 +86,9 @@ class TextTokenizer:
         conversation = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": _ANSWER}]
         try:
             _, _, after = self._template.render(conversation, add_generation_prompt=False).rpartition(_ANSWER)
+            following = self._ids(after.lstrip(), add_special_tokens=False)
         except RequestError:
             return frozenset()
-        following = self._tokenizer.encode(after.lstrip(), add_special_tokens=False).ids
         return frozenset(following[:1]) & frozenset(self._added)
 
     def _eos(self) -> frozenset[int]:
@@ -129,7 +130,7 @@ class TextTokenizer:
         if not self.has_chat_template:
             return
         try:
-            self._template.render([{"role": "user", "content": "Hi"}])
+            self.encode_chat([{"role": "user", "content": "Hi"}])
         except RequestError as error:
             reason = str(error).removeprefix("The model's chat template refuses this conversation: ")
             reason = reason.partition("; change the conversation")[0]
@@ -203,11 +204,14 @@ def _tokenizer_config(directory: Path) -> dict[str, Any]:
     template = directory / "chat_template.jinja"
     legacy = directory / "chat_template.json"
     if template.exists():
-        config["chat_template"] = template.read_text(encoding="utf-8")
+        try:
+            config["chat_template"] = template.read_text(encoding="utf-8")
+        except UnicodeError:
+            raise PairError(f"{template} is no text in UTF-8; fetch the model again.") from None
     elif legacy.exists() and "chat_template" not in config:
         try:
             config["chat_template"] = json.loads(legacy.read_text(encoding="utf-8")).get("chat_template")
-        except (ValueError, AttributeError):
+        except (ValueError, AttributeError, RecursionError):
             raise PairError(f"{legacy} is not valid JSON; fetch the model again.") from None
     if isinstance(config.get("chat_template"), list):
         named = {

@@ -79,16 +79,17 @@ class SafetensorsCheckpoint:
         self._check_biases(raw)
 
     def _check_biases(self, raw: dict[str, Any]) -> None:
-        """Biases are added wherever there are any; a configuration that says there are none, or that there are some,
-        must be right. Raises PairError."""
+        """Whether there are biases stands in the configuration: what it does not say is no for some readers and looked
+        up by others, so it must say what the files hold. Raises PairError."""
         for key, part in (("attention_bias", ".self_attn."), ("mlp_bias", ".mlp.")):
             if raw.get(key) is True and not any(part in name and name.endswith(".bias") for name in self._stored):
                 raise PairError(f"{self.path} says {key} = true and holds no such biases; fetch the model again.")
-            if raw.get(key) is False:
+            if raw.get(key) is not True:
                 biases = [name for name in self._stored if part in name and name.endswith(".bias")]
                 if any(np.any(self.raw(name)) for name in biases):
+                    said = f"says {key} = false" if raw.get(key) is False else f"does not say {key} = true"
                     raise PairError(
-                        f"{self.path} says {key} = false and holds biases such as {biases[0]}; correct its config.json."
+                        f"{self.path} {said} and holds biases such as {biases[0]}; correct its config.json."
                     )
 
     def _index(self) -> dict[str, tuple[Path, tuple[int, ...], str]]:
@@ -96,14 +97,15 @@ class SafetensorsCheckpoint:
         from safetensors import SafetensorError, safe_open
 
         index = self.path / "model.safetensors.index.json"
-        if index.exists():
+        whole = self.path / "model.safetensors"  # counts where both are there, as in transformers
+        if index.exists() and not whole.exists():
             weight_map = read_json(index).get("weight_map")
             if not isinstance(weight_map, dict) or not all(isinstance(name, str) for name in weight_map.values()):
                 raise PairError(f"{index} has no weight_map; fetch the model again.")
             files = {self.path / name for name in weight_map.values()}
         else:
-            files = {self.path / "model.safetensors"}
-            if not (self.path / "model.safetensors").exists():
+            files = {whole}
+            if not whole.exists():
                 raise PairError(without_weights(self.path))
         stored: dict[str, tuple[Path, tuple[int, ...], str]] = {}
         for file in sorted(files):

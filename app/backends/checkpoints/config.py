@@ -134,7 +134,7 @@ def config_of(raw: dict[str, Any], generation: dict[str, Any], path: Path) -> Ll
         )
     except KeyError as error:
         raise PairError(f"{path / 'config.json'} does not give {error}; fetch the model again.") from None
-    except (TypeError, ValueError, AttributeError) as error:
+    except (TypeError, ValueError, AttributeError, OverflowError) as error:
         raise PairError(f"{path / 'config.json'} cannot be read ({error}); fetch the model again.") from None
     if config.num_heads % config.num_kv_heads or config.head_size % 2:
         raise PairError(
@@ -184,10 +184,15 @@ def _token_ids(raw: dict[str, Any], key: str) -> set[int]:
 def _rope(raw: dict[str, Any], path: Path) -> tuple[dict[str, Any], RopeScaling | None]:
     """The rotary settings, wherever they stand, and the stretch they ask for. Raises PairError for one not known
     here."""
-    rope = {**(raw.get("rope_scaling") or {}), **(raw.get("rope_parameters") or {})}  # transformers 5 moved them
+    older, newer = raw.get("rope_scaling") or {}, raw.get("rope_parameters") or {}  # transformers 5 moved them
+    if twice := sorted(key for key in older.keys() & newer.keys() if older[key] != newer[key]):
+        raise ValueError(f"rope_scaling and rope_parameters give another {twice[0]}")
+    if older and newer and _kind(older) != _kind(newer):
+        raise ValueError(f"rope_scaling is {_kind(older)} and rope_parameters {_kind(newer)}")
+    rope = {**older, **newer}
     if any(isinstance(value, dict) for value in rope.values()):
         raise PairError(f"{path} gives each kind of layer a rope of its own; choose a plain Llama.")
-    kind = rope.get("rope_type") or rope.get("type")
+    kind = _kind(rope)
     if kind is None and rope.get("factor", 1) not in (None, 1):
         raise ValueError(f"a rope is stretched by {rope['factor']} in a way it does not name")
     kind = kind or "default"
@@ -201,12 +206,16 @@ def _rope(raw: dict[str, Any], path: Path) -> tuple[dict[str, Any], RopeScaling 
         low, high = _positive(rope, "low_freq_factor"), _positive(rope, "high_freq_factor")
         if low >= high:
             raise ValueError(f"low_freq_factor is {low}")
-        original = int(rope["original_max_position_embeddings"])
+        original = _count(rope, "original_max_position_embeddings")
         return rope, RopeScaling("llama3", _positive(rope, "factor"), low, high, original)
     raise PairError(
         f"{path} uses {kind} rope scaling; only the plain one, linear and llama3's are supported, so "
         "choose another model."
     )
+
+
+def _kind(rope: dict[str, Any]) -> Any:
+    return rope.get("rope_type") or rope.get("type")
 
 
 def _first(*values: Any) -> Any:

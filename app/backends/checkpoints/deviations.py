@@ -20,6 +20,9 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "scale_emb": (1,),
     "scale_depth": (1,),
     "is_causal": (True,),
+    "num_local_experts": (1,),
+    "num_experts": (1,),
+    "n_routed_experts": (1,),
 }
 """Values with which a key changes nothing; None, False, 0 and empty ones are so for every key but is_causal."""
 _HARMLESS = {
@@ -43,7 +46,8 @@ _WORDS = {
 }
 """Keys that say in a word how something is computed, and the words for how it is here."""
 _SUSPICIOUS = re.compile(
-    r"bidirectional|prefix_lm|dim_model_base|nope|scal|multiplier|softcap|expert|moe|window|rotary|rope|norm|alibi|parallel|interleav|attn|attention|quant|clip|mup"
+    r"bidirectional|prefix_lm|dim_model_base|nope|scal|multiplier|soft_?cap|logits?_cap|lora_rank|kv_shar|cla_share"
+    r"|temperature_tuning|expert|moe|window|rotary|rope|norm|alibi|parallel|interleav|attn|attention|quant|clip|mup"
     r"|residual|layer_types|activation"
 )
 _QUANTISED = {

@@ -18,7 +18,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from app.backends.checkpoints.gguf_fields import check_kinds
 from app.errors import PairError
+from app.wording import shown
 
 _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 _STRING, _ARRAY = 8, 9
@@ -152,10 +154,13 @@ def _read(cursor: _Cursor) -> tuple[dict[str, Any], dict[str, StoredTensor]]:
     num_tensors, num_fields = cursor.number("Q"), cursor.number("Q")
     if max(num_tensors, num_fields) > len(cursor.data):
         raise ValueError(f"{num_tensors} tensors are announced")
-    fields = {}
+    fields: dict[str, Any] = {}
     for _ in range(num_fields):
         name = cursor.text()
+        if name in fields:
+            raise ValueError(f"it says {shown(name)} twice")
         fields[name] = cursor.value(cursor.number("I"))
+    check_kinds(fields)
     infos = []
     for _ in range(num_tensors):
         name, rank = cursor.text(), cursor.number("I")

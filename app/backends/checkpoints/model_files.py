@@ -36,7 +36,7 @@ class ModelFiles:
         self.name = name or _name(path)
         if path.is_dir() and not (path / "config.json").exists() and (sentence := without_config(path)):
             raise PairError(sentence)
-        if path.is_file() and path.suffix in (".safetensors", ".bin", ".pth", ".pt"):
+        if path.is_file() and path.suffix in (".safetensors", ".bin", ".pth", ".pt", ".json", ".jinja", ".model"):
             raise PairError(f"{path} is a file of a model directory; name the directory: {path.parent}.")
         self.directory = path if path.is_dir() else sidecar(path, cache_dir)
         own: SafetensorsCheckpoint | GgufCheckpoint
