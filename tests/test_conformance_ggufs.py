@@ -21,7 +21,7 @@ from app.backends.openvino import llama_graph
 from app.backends.openvino.model import OpenVinoModel
 from app.errors import PairError
 from tests.support.conformance import IDS, LINEAR, POINTER, agree, logits
-from tests.support.ggufs import BYTE_LEVEL, as_blocks, gguf_tensors, write_gguf
+from tests.support.ggufs import BYTE_LEVEL, BYTE_TOKENS, as_blocks, gguf_tensors, write_gguf
 from tests.support.llamas import TINY, reference_logits
 
 pytestmark = pytest.mark.slow
@@ -161,6 +161,12 @@ REFUSED_GGUFS: list[tuple[dict[str, Any], str]] = [
     ({"tokenizer.ggml.add_bos_token": "false"}, "tokenizer.ggml.add_bos_token is false"),
     ({"tokenizer.ggml.add_eos_token": 2}, "tokenizer.ggml.add_eos_token is 2"),
     ({"tokenizer.ggml.model": "t5"}, "a t5 tokenizer"),
+    (
+        {"tokenizer.ggml.tokens": [*BYTE_TOKENS[:60], *BYTE_TOKENS[50:51], *BYTE_TOKENS[61:]]},
+        "tokens 50 and 60 are both",
+    ),
+    ({"llama.expert_used_count": 2}, "expert_used_count = 2 and no experts"),
+    ({"llama.rope.scaling.type": "llama3"}, r"tiny\.gguf does not give 'low_freq_factor'"),
     ({"tokenizer.ggml.pre": "tekken"}, "splits text the tekken way"),
 ]
 
@@ -217,6 +223,7 @@ def test_a_tensor_that_shares_bytes_or_stands_twice_is_refused(tmp_path: Path) -
         (whole.replace(name, b"blk.1.ffn_up.weight"), "holds blk.1.ffn_up.weight twice"),
         (moved(1), "begins between two places of 32 bytes"),
         (moved(-64), "share bytes"),
+        (whole[: at - 4] + (31).to_bytes(4, "little") + whole[at:], "in a type of number 31, which is not known here"),
     ):
         path.write_bytes(data)
         with pytest.raises(PairError, match=fault):

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from gguf import GGMLQuantizationType
 
+from app.backends.checkpoints.gguf_reader import GgufFile
 from app.backends.llamacpp import auto
 from app.backends.llamacpp.library import library
 from app.engine.session import Session
@@ -158,6 +159,21 @@ def test_auto_says_why_a_directory_runs_on_the_default_engine(tmp_path: Path) ->
         "openvino",
         "llama.cpp runs GGUF files only, so the default engine runs this pair.",
     )
+
+
+@COMPILED
+@pytest.mark.parametrize("kind", ["F32", "F16", "BF16", "Q8_0", "Q4_1"])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_weights_that_are_no_numbers_are_refused(tmp_path: Path, kind: str, value: float) -> None:
+    """As on the other engines, by the same name; of a block its scale is spoilt."""
+    path = gguf(tmp_path / "tiny.gguf", kind=GGMLQuantizationType[kind])
+    single = np.array(value, np.float32).tobytes()
+    spoilt = {"F32": single, "BF16": single[2:]}.get(kind, np.array(value, np.float16).tobytes())
+    at = GgufFile(path).tensors["blk.1.ffn_up.weight"].offset
+    whole = path.read_bytes()
+    path.write_bytes(whole[:at] + spoilt + whole[at + len(spoilt) :])
+    with pytest.raises(PairError, match=r"^model\.layers\.1\.mlp\.up_proj\.weight holds values that are no numbers"):
+        pairs.load(options(path))
 
 
 @COMPILED

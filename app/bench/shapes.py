@@ -75,7 +75,7 @@ def write_directory(path: Path, shape: dict[str, Any] = TINYLLAMA, seed: int = 0
     from safetensors.numpy import save_file
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
-    from app.backends.checkpoints.gguf_file import _hugging_face_name
+    from app.backends.checkpoints.gguf_file import hugging_face_name
 
     path.mkdir(parents=True, exist_ok=True)
     (path / "config.json").write_text(json.dumps(shape), encoding="utf-8")
@@ -89,7 +89,7 @@ def write_directory(path: Path, shape: dict[str, Any] = TINYLLAMA, seed: int = 0
         values = np.ones(size, np.float32)
         if len(size) == 2:
             values = rng.standard_normal(size, np.float32) * np.float32(size[1] ** -0.5)
-        tensors[_hugging_face_name(name)] = values.astype(ml_dtypes.bfloat16)
+        tensors[hugging_face_name(name)] = values.astype(ml_dtypes.bfloat16)
     save_file(tensors, path / "model.safetensors")
 
 

@@ -20,6 +20,7 @@ from app.record.trace import Request, Sampling
 torch = pytest.importorskip("torch", reason="needs app/backends/requirements-torch.txt")
 from app.backends.torch import int4, placement, precision  # noqa: E402
 from app.bench import gpu_models  # noqa: E402
+from tests.support.llamas import TINY, save_directory, weights  # noqa: E402
 from tests.support.torch_models import CPU, IDS, model_of  # noqa: E402
 
 pytestmark = pytest.mark.slow
@@ -32,6 +33,23 @@ def test_half_precision_is_held_and_near(tiny: Path, dtype: str) -> None:
     one, two = (made.new_sequence().forward(list(range(60)), 60) for made in (exact, half))
     assert two.dtype == np.float32
     assert np.corrcoef(one.ravel(), two.ravel())[0, 1] > 0.995
+
+
+@pytest.mark.parametrize(
+    ("dtype", "value", "fault"),
+    [
+        ("f32", np.nan, "are no numbers"),
+        ("bf16", -np.inf, "are no numbers"),
+        ("int4", np.nan, "are no numbers"),
+        ("f16", -65520.0, r"f16 cannot; choose --dtype bf16\."),
+    ],
+)
+def test_weights_that_cannot_be_held_are_refused_by_name(tmp_path: Path, dtype: str, value: float, fault: str) -> None:
+    tensors = weights(TINY)
+    tensors["model.layers.1.mlp.down_proj.weight"][3, 5] = value
+    save_directory(tmp_path / "tiny", TINY, tensors)
+    with pytest.raises(PairError, match=rf"^model\.layers\.1\.mlp\.down_proj\.weight holds values that {fault}"):
+        model_of(tmp_path / "tiny", dtype=dtype)
 
 
 def test_four_bits_are_near_and_smaller(tiny: Path) -> None:

@@ -22,6 +22,7 @@ from app.errors import PairError
 Weights = NDArray[np.float32]
 SAFETENSORS_TYPES = ("F32", "F16", "BF16", "F64")
 _CHUNK = 64 << 20  # bytes compared at once
+_BEYOND_F16 = 65520.0  # the least that half precision rounds to infinity
 
 
 class Checkpoint(Protocol):
@@ -48,6 +49,23 @@ class WithEmbeddings:
 
     def tensor(self, name: str) -> Weights:
         return (self._target if name.startswith("model.embed_tokens.") else self._draft).tensor(name)
+
+
+class InHalf:
+    """A checkpoint whose values are to be held in half precision: those beyond it are refused."""
+
+    def __init__(self, whole: Checkpoint) -> None:
+        self._whole = whole
+        self.config = whole.config
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._whole
+
+    def tensor(self, name: str) -> Weights:
+        values = self._whole.tensor(name)
+        if values.size and max(values.max(), -values.min()) >= _BEYOND_F16:
+            raise PairError(f"{name} holds values that f16 cannot; choose --dtype bf16.")
+        return values
 
 
 class SafetensorsCheckpoint:
@@ -168,7 +186,8 @@ class SafetensorsCheckpoint:
                 f"{self.path} stores {name} as {kind}, which is not supported; choose weights in one of "
                 f"{', '.join(SAFETENSORS_TYPES)}, or a GGUF."
             )
-        return checked_shape(self.config, name, self.raw(name).astype(np.float32))
+        with np.errstate(over="ignore"):  # F64 may hold more than float32 can: found below
+            return checked_shape(self.config, name, self.raw(name).astype(np.float32))
 
 
 def checked_shape(config: LlamaConfig, name: str, values: Weights) -> Weights:
@@ -186,4 +205,9 @@ def checked_shape(config: LlamaConfig, name: str, values: Weights) -> Weights:
 def check_numbers(name: str, values: NDArray[Any]) -> None:
     """Raise PairError where some of the tensor's values are none."""
     if values.size and not (np.isfinite(values.min()) and np.isfinite(values.max())):
-        raise PairError(f"{name} holds values that are no numbers, so the file is damaged; fetch the model again.")
+        raise no_numbers(name)
+
+
+def no_numbers(name: str) -> PairError:
+    """The sentence for a tensor that holds NaN or infinity."""
+    return PairError(f"{name} holds values that are no numbers, so the file is damaged; fetch the model again.")

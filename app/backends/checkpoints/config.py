@@ -105,6 +105,7 @@ def read_config(path: Path) -> LlamaConfig:
 
 def config_of(raw: dict[str, Any], generation: dict[str, Any], path: Path) -> LlamaConfig:
     """The shape that the two files of the model at `path` give. Raises PairError for any other than a plain Llama's."""
+    file = path if path.is_file() else path / "config.json"
     if raw.get("model_type", "llama") != "llama":
         raise PairError(f"{path} holds a {raw['model_type']} model; this playground runs Llama architectures only.")
     try:
@@ -133,12 +134,12 @@ def config_of(raw: dict[str, Any], generation: dict[str, Any], path: Path) -> Ll
             conditioned=bool((raw.get("playground") or {}).get("conditioned", False)),
         )
     except KeyError as error:
-        raise PairError(f"{path / 'config.json'} does not give {error}; fetch the model again.") from None
+        raise PairError(f"{file} does not give {error}; fetch the model again.") from None
     except (TypeError, ValueError, AttributeError, OverflowError) as error:
-        raise PairError(f"{path / 'config.json'} cannot be read ({error}); fetch the model again.") from None
+        raise PairError(f"{file} cannot be read ({error}); fetch the model again.") from None
     if config.num_heads % config.num_kv_heads or config.head_size % 2:
         raise PairError(
-            f"{path / 'config.json'} gives {heads} heads of {config.head_size} values and "
+            f"{file} gives {heads} heads of {config.head_size} values and "
             f"{config.num_kv_heads} of keys, "
             "which do not divide; fetch the model again."
         )

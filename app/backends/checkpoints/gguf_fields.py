@@ -34,6 +34,7 @@ _LLAMA = {
     "embedding_scale": "a number",
     "residual_scale": "a number",
     "expert_count": "a whole number",
+    "expert_used_count": "a whole number",
     "hidden_act": "a text",
     "hidden_activation": "a text",
 }

@@ -86,7 +86,7 @@ class GgufCheckpoint:
         tensors = {}
         for name, (_, tensor) in self._stored.items():
             if not _IGNORED.fullmatch(name):
-                tensors[_hugging_face_name(name)] = (tensor.shape, tensor.kind)
+                tensors[hugging_face_name(name)] = (tensor.shape, tensor.kind)
         check_tensors(self.config, tensors, None, self._path.name)
         kinds = {tensor.kind: tensor.name for _, tensor in self._stored.values()}
         for kind, name in kinds.items():
@@ -196,7 +196,7 @@ def _gguf_name(name: str) -> str:
     return f"{_NAMES.get(stem, stem)}.{kind}"
 
 
-def _hugging_face_name(name: str) -> str:
+def hugging_face_name(name: str) -> str:
     """The other way round; names that a Llama has not stay what they are."""
     if match := re.fullmatch(r"blk\.(\d+)\.([^.]+)\.(\w+)", name):
         return f"model.layers.{match[1]}.{_BACK[match[2]]}.{match[3]}" if match[2] in _BACK else name

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from app.backends.checkpoints import gguf_tokenizer
+from app.backends.checkpoints.config import config_of
 from app.backends.checkpoints.gguf_reader import StoredTensor
 from app.errors import PairError
 
@@ -49,9 +50,11 @@ def hugging_face_files(path: Path, fields: dict[str, Any], tensors: Mapping[str,
         tokens = [str(token) for token in field("tokenizer.ggml.tokens")]
         ids = {name: _token_id(field, f"tokenizer.ggml.{name}_token_id", len(tokens)) for name in (*_ENDS, "bos")}
         config["eos_token_id"] = sorted({ids[name] for name in _ENDS if ids[name] is not None})
+        _check_apart(tokens)
         adds_bos, adds_eos = (_switch(field, f"tokenizer.ggml.add_{name}_token") for name in ("bos", "eos"))
     except (TypeError, ValueError, OverflowError) as error:
         raise PairError(f"{path.name} holds damaged metadata ({error}); fetch it again.") from None
+    config_of(config, {}, path)  # a fault of it is the file's, not that of the directory made of it
     tokenizer = gguf_tokenizer.build(path, tokens, field)
     bos = ids["bos"]
     if bos is None and gguf_tokenizer.is_spm(field) and len(tokens) > 1:
@@ -84,6 +87,14 @@ def _token_id(field: Field, name: str, count: int) -> int | None:
     if isinstance(value, str | bool) or int(value) != value:
         raise ValueError(f"{name} is {value}")
     return int(value) if 0 <= int(value) < count else None
+
+
+def _check_apart(tokens: list[str]) -> None:
+    """Raise ValueError for two tokens of one name: llama.cpp ends its process over them."""
+    places: dict[str, int] = {}
+    for place, token in enumerate(tokens):
+        if token and places.setdefault(token, place) != place:
+            raise ValueError(f"its tokens {places[token]} and {place} are both {token[:40]!r}")
 
 
 def _switch(field: Field, name: str) -> bool | None:
@@ -147,6 +158,8 @@ def _refuse_deviations(path: Path, fields: Mapping[str, Any]) -> None:
         fault = None
         if name == "expert_count" and int(value) > 0:
             fault = f"is a mixture of {value} experts; choose a dense Llama"
+        elif name == "expert_used_count" and int(value) > 0 and not fields.get("llama.expert_count"):
+            fault = f"says {key} = {value} and no experts; fetch it again"  # llama.cpp ends its process over it
         elif name == "attention.causal" and not value:
             fault = "reads both ways; choose a model that writes text"
         elif name == "attention.sliding_window" and 0 < int(value) < int(fields.get("llama.context_length", 0)):

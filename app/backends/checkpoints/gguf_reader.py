@@ -59,7 +59,7 @@ class GgufFile:
                     raise PairError(f"{path} is empty; fetch it again.")
                 with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
                     cursor = _Cursor(data)
-                    self.fields, self.tensors = _read(cursor)
+                    self.fields, self.tensors = _read(cursor, path.name)
         except OSError as error:
             raise PairError(
                 f"{path} cannot be read ({error.strerror or error}); check the path and its rights."
@@ -81,7 +81,8 @@ class GgufFile:
         raw = self.raw(tensor)
         plain = {"F32": np.float32, "F16": np.float16, "F64": np.float64}.get(tensor.kind)
         if plain is not None:
-            return np.array(raw.view(plain).reshape(tensor.shape), np.float32)
+            with np.errstate(over="ignore"):
+                return np.array(raw.view(plain).reshape(tensor.shape), np.float32)
         block, size = GGML_QUANT_SIZES[kind]
         values = np.empty(tensor.shape, np.float32)
         rows, into = raw.reshape(-1, tensor.shape[-1] // block * size), values.reshape(-1, tensor.shape[-1])
@@ -143,7 +144,7 @@ class _Cursor:
         return [self.value(kind, depth + 1) for _ in range(count)]
 
 
-def _read(cursor: _Cursor) -> tuple[dict[str, Any], dict[str, StoredTensor]]:
+def _read(cursor: _Cursor, file: str) -> tuple[dict[str, Any], dict[str, StoredTensor]]:
     from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
 
     if cursor.take(4) != b"GGUF":
@@ -161,13 +162,19 @@ def _read(cursor: _Cursor) -> tuple[dict[str, Any], dict[str, StoredTensor]]:
             raise ValueError(f"it says {shown(name)} twice")
         fields[name] = cursor.value(cursor.number("I"))
     check_kinds(fields)
-    infos = []
+    infos, numbers = [], {int(kind) for kind in GGMLQuantizationType}
     for _ in range(num_tensors):
         name, rank = cursor.text(), cursor.number("I")
         if rank > 4:
             raise ValueError(f"{name} has {rank} axes")
         shape = tuple(int(cursor.number("Q")) for _ in range(rank))[::-1]
-        infos.append((name, shape, GGMLQuantizationType(cursor.number("I")), cursor.number("Q")))
+        number = cursor.number("I")
+        if number not in numbers:  # of an older form, or of a newer one; another copy would be the same
+            raise PairError(
+                f"{file} stores {shown(name)} in a type of number {number}, which is not known here; choose another "
+                "file of this model, such as Q8_0 or Q4_K_M."
+            )
+        infos.append((name, shape, GGMLQuantizationType(number), cursor.number("Q")))
     alignment = int(fields.get("general.alignment", 32))
     if not 1 <= alignment <= 1 << 20:
         raise ValueError(f"its alignment is {alignment}")

@@ -72,7 +72,7 @@ def build(path: Path, tokens: list[str], field: Field) -> BuiltTokenizer:
         raise PairError(
             f"{path.name} splits text the {field('tokenizer.ggml.pre')} way, which is not known here; {remedy}."
         )
-    if field("tokenizer.ggml.pre", None) is None and split == "gpt-2":
+    if field("tokenizer.ggml.pre", None) in (None, "default") and split == "gpt-2":
         note += (
             f"{path.name} does not say how text is split into words, so it is split as GPT-2 does; if that is wrong, "
             f"{remedy}, or convert the model to GGUF again.",

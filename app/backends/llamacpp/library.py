@@ -1,5 +1,5 @@
-"""llama.cpp's library, brought in where it is needed: what it says goes to the log, and its last complaint into a
-sentence."""
+"""llama.cpp's library, brought in where it is needed: what it says goes to the log, and its complaints into
+sentences."""
 
 from __future__ import annotations
 
@@ -7,12 +7,15 @@ import ctypes
 import functools
 import importlib
 import logging
+import re
 from typing import Any
 
 from app.errors import PairError
 
 _LOG = logging.getLogger(__name__)
 _WARNING = 3  # ggml_log_level: 1 debug, 2 information, 3 warning, 4 error, 5 more of the line before
+_MOST = 8  # complaints kept
+_DAMAGED = re.compile(r"tensor '(.+)' has invalid data")
 _complaints: list[str] = []
 _kept: list[Any] = []
 
@@ -34,7 +37,8 @@ def library() -> Any:
         if line.strip("."):
             _LOG.log(logging.INFO if level == _WARNING else logging.DEBUG, "%s", line)
             if level > _WARNING:
-                _complaints[:] = [line]
+                _complaints.append(line)
+                del _complaints[:-_MOST]
 
     module.llama_log_set(said, ctypes.c_void_p(0))
     module.llama_backend_init()
@@ -44,6 +48,15 @@ def library() -> Any:
 
 def complaint(default: str) -> str:
     """The last error it logged, taken away."""
-    line = (_complaints or [default])[0].rstrip(".")
+    line = (_complaints or [default])[-1].rstrip(".")
     _complaints.clear()
     return line
+
+
+def damaged_tensor() -> str | None:
+    """The tensor, by its name in the file, whose values it complained of, the complaints taken away then; None if it
+    did of none."""
+    name = next((match[1] for line in _complaints if (match := _DAMAGED.search(line))), None)
+    if name is not None:
+        _complaints.clear()
+    return name

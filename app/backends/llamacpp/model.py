@@ -16,8 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.backends import huge_pages, rows
+from app.backends.checkpoints.checkpoint import no_numbers
 from app.backends.checkpoints.config import LlamaConfig
-from app.backends.llamacpp.library import complaint, library
+from app.backends.checkpoints.gguf_file import hugging_face_name
+from app.backends.llamacpp.library import complaint, damaged_tensor, library
 from app.engine.model import Logits
 from app.errors import PairError, RequestError
 
@@ -55,8 +57,11 @@ class LlamaCppModel:
         options = llama.llama_model_default_params()
         # into memory of its own: mapped, the pages of what it repacks for its kernels would be held twice
         options.load_mode = llama.LLAMA_LOAD_MODE_NONE
+        options.check_tensors = True
         self.handle = llama.llama_model_load_from_file(os.fsencode(path), options)
         if not self.handle:
+            if (damaged := damaged_tensor()) is not None:
+                raise no_numbers(hugging_face_name(damaged))
             raise PairError(
                 f"llama.cpp cannot load {path.name} ({complaint('no reason given')}); choose another backend."
             )

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from app.backends.checkpoints.checkpoint import Checkpoint
+from app.backends.checkpoints.checkpoint import Checkpoint, InHalf
 from app.backends.checkpoints.config import LlamaConfig
 from app.backends.torch import devices, identity, int4, llama
 from app.backends.torch.model import TorchModel
@@ -42,8 +42,9 @@ def load(
         part = llama.Part() if ranks is None else ranks.part
         placed = layers or ([device] * config.num_layers if ranks else place(config, device, precision))
         options = {"pack": int4.packed} if precision.packed else {}
+        values = InHalf(weights) if precision.values is torch.float16 else weights
         network = Network(
-            tuple(llama.read(config, weights, placed, precision.values, part, **options)),
+            tuple(llama.read(config, values, placed, precision.values, part, **options)),
             llama.shape_of(config, part),
             config.vocab_size,
             precision.values,
