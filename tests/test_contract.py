@@ -54,7 +54,8 @@ def backend(request: pytest.FixtureRequest) -> str:
 
 
 def tiny(directory: Path, config: dict[str, Any] = TINY, *, seed: int = 0, shards: int = 1, bias: bool = False) -> Path:
-    return save_tokenizer(save_directory(directory, config, weights(config, seed, bias=bias), shards=shards))
+    said = {**config, "attention_bias": True} if bias else config
+    return save_tokenizer(save_directory(directory, said, weights(config, seed, bias=bias), shards=shards))
 
 
 def load(backend: str, target: Path, draft: Path | None = None, **options: Any) -> Pair:

@@ -36,7 +36,7 @@ ROOT = Path(__file__).resolve().parent.parent
 @pytest.fixture(scope="module")
 def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("pair")
-    save_tokenizer(save_directory(path / "target", TINY, weights(TINY, bias=True)))
+    save_tokenizer(save_directory(path / "target", {**TINY, "attention_bias": True}, weights(TINY, bias=True)))
     conditioned(path / "draft", np.arange(4, 124, 3))
     return path
 
