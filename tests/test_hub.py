@@ -208,14 +208,19 @@ def test_a_killed_fetch_is_resumed_and_runs(there: Hub, tmp_path: Path, ending: 
     there.cut, there.slow = 20_000, threading.Event()
     command = [sys.executable, "-m", "app", "run", "--target", "acme/tiny-llama", "--draft", "acme/draft"]
     command += ["--dtype", "f32", "--raw", "--prompt", "HELLO", "--max-tokens", "6", "--temperature", "2"]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONFAULTHANDLER": "1"}
     first = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     partial = Path(os.environ["PLAYGROUND_MODELS"]) / f"hub/acme--tiny-llama/{COMMIT}"
     while first.poll() is None and not list(partial.glob("model-*.partial")):
         time.sleep(0.05)
     assert first.poll() is None
     first.send_signal(ending)
-    _, said = first.communicate(timeout=60)
+    try:
+        _, said = first.communicate(timeout=60)
+    except subprocess.TimeoutExpired:
+        first.send_signal(signal.SIGABRT)  # where it stands is said by the fault handler
+        _, said = first.communicate()
+        raise AssertionError(f"It did not end: {said}") from None
     assert first.returncode == (-signal.SIGKILL if ending == signal.SIGKILL else 130), said
     assert "Traceback" not in said
     held = sum(file.stat().st_size for file in partial.glob("model-*.partial"))
