@@ -65,13 +65,19 @@ def test_no_serious_fault_in_any_tab_nor_in_the_room(open_page: Open, address: s
     assert_no_fault(page, "presentation")
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_no_serious_fault_in_an_exported_site(open_page: Open, address: str, tmp_path: Path, scheme: str) -> None:
+def export(folder: Path) -> Path:
+    """A site of one recorded run; that run's page."""
     path = REPLAYS / "3-lossy.jsonl"
     for name, content in site({path.stem: trace.read(path.read_text(encoding="ascii").splitlines())}).items():
-        (tmp_path / name).write_text(content, encoding="utf-8")
+        (folder / name).write_text(content, encoding="utf-8")
+    return folder / f"{path.stem}.html"
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_no_serious_fault_in_an_exported_site(open_page: Open, address: str, tmp_path: Path, scheme: str) -> None:
+    exported = export(tmp_path)
     page = open_page(address, color_scheme=scheme)
-    page.goto((tmp_path / "index.html").as_uri())
+    page.goto((exported.parent / "index.html").as_uri())
     page.evaluate(AXE)
     assert_no_fault(page, "index")
     page.locator("a.try").first.click()
@@ -88,11 +94,9 @@ def test_no_serious_fault_in_an_exported_site(open_page: Open, address: str, tmp
 def test_an_exported_run_in_the_room_says_whose_panes_these_are(
     open_page: Open, address: str, tmp_path: Path, width: int
 ) -> None:
-    path = REPLAYS / "3-lossy.jsonl"
-    for name, content in site({path.stem: trace.read(path.read_text(encoding="ascii").splitlines())}).items():
-        (tmp_path / name).write_text(content, encoding="utf-8")
+    exported = export(tmp_path)
     page = open_page(address, viewport={"width": width, "height": 800})
-    page.goto((tmp_path / f"{path.stem}.html").as_uri())
+    page.goto(exported.as_uri())
     page.wait_for_function(FINISHED)
     page.keyboard.press("p")
     expect(page.locator("#pg-rounds")).to_be_hidden()

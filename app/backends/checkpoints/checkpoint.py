@@ -64,7 +64,7 @@ class InHalf:
     def tensor(self, name: str) -> Weights:
         values = self._whole.tensor(name)
         if values.size and max(values.max(), -values.min()) >= _BEYOND_F16:
-            raise PairError(f"{name} holds values that f16 cannot; choose --dtype bf16.")
+            raise beyond_half(name)
         return values
 
 
@@ -206,6 +206,11 @@ def check_numbers(name: str, values: NDArray[Any]) -> None:
     """Raise PairError where some of the tensor's values are none."""
     if values.size and not (np.isfinite(values.min()) and np.isfinite(values.max())):
         raise no_numbers(name)
+
+
+def beyond_half(name: str) -> PairError:
+    """The sentence for a tensor whose values half precision would make infinite."""
+    return PairError(f"{name} holds values that f16 cannot; choose --dtype bf16.")
 
 
 def no_numbers(name: str) -> PairError:

@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 from openvino import opset13 as op
 
 from app.backends.checkpoints import int8
-from app.backends.checkpoints.checkpoint import Weights
-from app.errors import PairError
+from app.backends.checkpoints.checkpoint import Weights, beyond_half
 
 Node = Any  # openvino ships no types for its operators
 _PIECE = 4 << 20  # values packed at once
@@ -84,7 +83,7 @@ def _f16(parts: Iterable[Weights], shape: tuple[int, int], name: str) -> Node:
     with np.errstate(over="ignore"):
         values = _cast(parts, shape, np.float16)
     if not np.isfinite(values).all():
-        raise PairError(f"{name} holds values that f16 cannot; choose --dtype bf16.")
+        raise beyond_half(name)
     return op.convert(op.constant(values), np.float32)
 
 
