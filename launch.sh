@@ -213,7 +213,7 @@ case "${1:-}" in
     ;;
   distill)
     setup
-    case "${2:-}" in train) install app/distill/requirements.txt ;; esac
+    case "${2:-}" in all) install app/distill/requirements.txt ;; esac
     run_app "$VENV/bin/python" "$@"
     ;;
   bench)

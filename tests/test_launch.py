@@ -125,6 +125,33 @@ def test_what_is_there_is_not_fetched_again(tmp_path: Path, installed: Path) -> 
     assert_sentence(launch("run", "--prompt", "hi", **environment), "checksum is wrong")
 
 
+@pytest.mark.parametrize(
+    ("arguments", "requirements"),
+    [
+        ("distill all", "app/distill/requirements.txt"),
+        ("bench gpu", "app/bench/requirements-gpu.txt"),
+        ("run --backend torch", "app/backends/requirements-torch.txt"),
+        ("serve --backend=llamacpp", "app/backends/requirements-llamacpp.txt"),
+        ("serve --ray", "app/hosting/requirements-ray.txt"),
+    ],
+)
+def test_a_command_brings_what_it_needs(tmp_path: Path, installed: Path, arguments: str, requirements: str) -> None:
+    (tmp_path / TARGET).write_bytes(b"any")
+    place = tmp_path / "venv"
+    shutil.copytree(installed, place, symlinks=True)
+    environment = {"PLAYGROUND_VENV": str(place), "PLAYGROUND_MODELS": str(tmp_path), "PIP_NO_INDEX": "1"}
+    done = launch(*arguments.split(), "--help", **environment)
+    assert f"Installing {requirements} " in done.stderr
+
+
+def test_a_command_brings_no_more(tmp_path: Path, installed: Path) -> None:
+    (tmp_path / TARGET).write_bytes(b"any")
+    environment = {"PLAYGROUND_VENV": str(installed), "PLAYGROUND_MODELS": str(tmp_path), "PIP_NO_INDEX": "1"}
+    for command in ("distill evaluate", "bench page", "run"):
+        done = launch(*command.split(), "--help", **environment)
+        assert (done.returncode, "Installing" in done.stderr) == (0, False), command
+
+
 def test_a_port_in_use_is_a_sentence_before_a_model_is_loaded(tmp_path: Path, installed: Path) -> None:
     models = tmp_path / "models"
     models.mkdir()
