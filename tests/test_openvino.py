@@ -14,6 +14,7 @@ import pytest
 from numpy.typing import NDArray
 
 from app.backends.checkpoints.checkpoint import SafetensorsCheckpoint
+from app.backends.openvino import model as engine
 from app.backends.openvino.model import COPIES, FEW_WIDTHS, WIDTHS, OpenVinoModel, OpenVinoSequence, arithmetic
 from app.engine.model import KVCache, Model
 from app.engine.pair import Pair
@@ -246,6 +247,26 @@ def test_where_memory_is_short_all_windows_share_one_program(tiny: Path, monkeyp
     assert np.array_equal(walked(wide, 40, [5, 6, 7, 8, 9], 5), walked(alone, 40, [5, 6, 7, 8, 9], 1))
     assert isinstance(target, OpenVinoModel)
     assert list(target.programs) == [None]
+
+
+def test_programs_meet_a_long_context_before_a_run_does(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    met: dict[int | None, int] = {}
+    score = engine._Pass.score
+
+    def watched(self: Any, *arguments: Any) -> Any:
+        result = score(self, *arguments)
+        met[self._width] = max(met.get(self._width, 0), int(self._context))
+        return result
+
+    monkeypatch.setattr(engine._Pass, "score", watched)
+    target = pairs.load(PairOptions(target=tiny)).target
+    sequence = target.new_sequence((1, 5))
+    longest = min(engine.LONGEST, target.n_positions)
+    assert met == {None: longest, 2: longest, 5: longest}
+    met.clear()
+    sequence.forward([1, 2, 3], 1)
+    sequence.forward([4], 1)
+    assert met == {None: 3, 2: 5}, "and a run is told what there is, with the row that makes it two"
 
 
 def test_what_is_prepared_is_not_made_again(tiny: Path) -> None:

@@ -13,7 +13,7 @@ import pytest
 from app.engine.acceptance import ACCEPTORS
 from app.engine.noise import Noise
 from app.engine.session import Session
-from app.engine.windows import PROBED, Acceptance, Adaptive, Costs, Cycle, Fixed, Windows
+from app.engine.windows import PROBED, Acceptance, Adaptive, Costs, Cycle, Fixed, Windows, probed
 from app.errors import RequestError
 from app.record import trace
 from app.record.limits import AUTO
@@ -173,13 +173,19 @@ def test_costs_are_those_of_the_fastest_whole_rounds_and_lie_on_lines_between() 
         tokens = (None,) * (k - 1 if drafted is None else drafted)
         return Round(1, "speculative", tokens, None, 0.0, seconds, 0.0, k=k)  # type: ignore[arg-type]
 
-    rounds = [round_(1, 0.010), round_(1, 0.011), round_(1, 0.5), round_(3, 0.0143), round_(3, 0.0143), round_(3, 9)]
+    rounds = [round_(1, 0.010), round_(1, 0.011), round_(1, 0.5), round_(3, 0.5)]  # the last one reads for the others
+    rounds += [round_(3, 0.0143), round_(3, 0.0143), round_(3, 9)]
     rounds += [round_(5, 0.0110), round_(5, 0.1, drafted=2)]
     costs = Costs.measured([Round(0, "speculative", (), None, 0, 9, 0, k=1), *rounds])
     assert costs.by_window == ((1, 1.0), (3, 1.43), (5, 1.43)), "wider is never cheaper; cut windows are left out"
     assert costs.of(2) == pytest.approx(1.215)
     assert Costs(((1, 1.0), (2, 1.2))).of(6) == pytest.approx(2.0)
     assert Costs.measured([]).of(2) > 1
+
+
+def test_what_is_probed_is_what_may_be_chosen() -> None:
+    assert probed(range(2, 17)) == [1, 1, 1, 2, 2, 3, 4, 6, 8, 12, 16]
+    assert probed((5,)) == [1, 1, 1, 5, 5]
 
 
 def test_a_cycle_takes_every_window_in_turn() -> None:

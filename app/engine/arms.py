@@ -15,7 +15,7 @@ from app.engine.model import Model
 from app.engine.pair import Pair
 from app.engine.requests import auto_windows, n_positions
 from app.engine.sight import sight_of
-from app.engine.windows import ALONE, CYCLES, PROBED, Acceptance, Adaptive, Costs, Cycle, Fixed, Windows
+from app.engine.windows import CYCLES, Acceptance, Adaptive, Costs, Cycle, Fixed, Windows, probed
 from app.record.limits import AUTO
 from app.record.trace import Arm, Request, Round
 
@@ -67,7 +67,7 @@ class Arms:
         kind = (acceptor.name, warp.temperature > 0, warp.top_p < 1, warp.top_k > 0)
         if kind not in self._measured:
             offered = auto_windows(self._pair)
-            cycle = Cycle([1] * ALONE + [k for k in PROBED if k in offered])
+            cycle = Cycle(probed(offered))
             count = CYCLES * len(cycle.ks)
             longer = dataclasses.replace(request, drafter="draft", max_tokens=CYCLES * sum(cycle.ks) + 1)
             arm = self._rounds(longer, prompt_ids, acceptor, cycle, (1, *offered), frozenset())

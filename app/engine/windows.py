@@ -66,15 +66,19 @@ class Costs:
 
     @staticmethod
     def measured(rounds: Iterable[Round]) -> Costs:
-        """From rounds of several windows taken in turn; those cut short by a stop token are left out.
+        """From rounds of several windows taken in turn, the narrower first. Those cut short by a stop token are left
+        out, and the first to draft after rounds that did not: it reads for all of them.
 
         The lower quartile of each, since a busy machine only ever adds and the fastest is luck; a wider window never
         counts as cheaper.
         """
         seconds: dict[int, list[float]] = {}
+        before: int | None = None
         for round_ in rounds:
-            if round_.index and len(round_.drafted) + 1 == round_.k:
+            reads = before == 1 != round_.k
+            if round_.index and len(round_.drafted) + 1 == round_.k and not reads:
                 seconds.setdefault(round_.k, []).append(round_.seconds)
+            before = round_.k
         if 1 not in seconds:  # a context too short to measure in
             return Costs(((1, 1.0), (2, 1.2)))
         one = _lower_quartile(seconds[1])
@@ -170,6 +174,13 @@ class Acceptance:
     def as_prior(self) -> Acceptance:
         """What another text begins with: the same shares, worth as little as those before anything was seen."""
         return Acceptance(*([share.value for share in shares] for shares in (self._by_place, self._by_confidence)))
+
+
+def probed(offered: Sequence[int]) -> list[int]:
+    """The windows whose costs are measured, in turn; the narrowest twice, since what drafts first reads for the rounds
+    that did not."""
+    narrowest = min(offered)
+    return [1] * ALONE + [narrowest, narrowest] + [k for k in PROBED if k in offered and k > narrowest]
 
 
 class Cycle:

@@ -43,6 +43,10 @@ COPIES = 12
 """Times the weights that must be free for that."""
 KEPT = 4_000_000
 """Bytes of weights from which programs are kept on disk; of less, one is compiled in a fifth of a second."""
+LONGEST = 2048
+"""Positions of context that a program is made ready for at once. Whenever a context grows into a block beyond all that
+a program has met, the plugin makes a hundred small kernels anew, for 6 ms: twice a draft's pass, and every program that
+a run goes through pays for itself, every 32 tokens of the first texts."""
 SPARE = 4
 """Times the weights that must be free still where a program is made before anyone asks for it."""
 
@@ -209,21 +213,22 @@ class OpenVinoModel:
         """Score as many rows once, by the programs of `widths`: the plugin builds its kernels when it first meets a
         shape, and the arm that happened to be first would pay for both."""
         sequence = OpenVinoSequence(self)
-        sequence.widths = widths
+        sequence.widths, sequence.context = widths, min(LONGEST, self.n_positions)
         sequence.forward([0], 1)
         for count in counts:
             sequence.forward([0] * count, count)
             sequence.rollback(1)
+        sequence.context = 0
         sequence.close()
 
 
 class OpenVinoSequence:
     """One KV cache; see `app.engine.model.Sequence`. widths: by rows of a pass, those of its program; None for any
-    other."""
+    other. context: the length of the context that the plugin is told at least."""
 
     def __init__(self, model: OpenVinoModel) -> None:
         self._model = model
-        self.length = 0
+        self.length = self.context = 0
         self.widths: dict[int, int] = {}
         self._caches: dict[str, ov.Tensor] = {}
         for port in model.programs[None].inputs:
@@ -260,7 +265,7 @@ class OpenVinoSequence:
         program = self._passes[width]
         if before is not None:
             program.read(before[: len(token_ids)])
-        logits = program.score(token_ids, self.length, num_logits)
+        logits = program.score(token_ids, self.length, num_logits, self.context)
         if self._model.state_width is not None:
             self._states.append(program.states(len(token_ids)).copy())  # the next pass writes where they lie
         self.length += len(token_ids)
@@ -312,8 +317,9 @@ class _Pass:
         hidden: States = self._request.get_tensor("hidden").data
         return hidden.reshape(len(hidden), -1)[:count]
 
-    def score(self, token_ids: Ids[int], past: int, num_logits: int) -> Logits:
-        """Logits [num_logits, rows of the output layer] of the last ids, `past` tokens being in the cache."""
+    def score(self, token_ids: Ids[int], past: int, num_logits: int, context: int) -> Logits:
+        """Logits [num_logits, rows of the output layer] of the last ids, `past` tokens being in the cache. context: at
+        least so long a one is announced."""
         count = len(token_ids)
         # a dummy row's place in the cache is written again before anything attends to it
         width = self._width or max(count, 2)
@@ -327,7 +333,7 @@ class _Pass:
         begin = min(first, width - rows)
         self._logit_rows[:] = np.arange(begin, begin + rows)
         self._past[0] = past
-        self._context[...] = past + width
+        self._context[...] = max(past + width, context)
         self._begins[1] = width
         self._request.infer(share_outputs=True)
         logits: Logits = self._request.get_tensor("logits").data.reshape(rows, -1)
