@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -19,6 +20,7 @@ HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(2)>"
 expect.set_options(timeout=TIMEOUT_MS)
 
 Open = Callable[..., Page]
+Serve = Callable[..., str]
 
 
 @pytest.fixture(scope="session")
@@ -37,10 +39,17 @@ def context(browser: Browser) -> BrowserContext:
 
 
 @pytest.fixture
-def open_page(browser: Browser, context: BrowserContext) -> Iterator[Open]:
+def serve() -> Iterator[Serve]:
+    """Serves what `served` takes until the test's end; answers with the address."""
+    with ExitStack() as stack:
+        yield lambda *what, **more: stack.enter_context(served(*what, **more))
+
+
+@pytest.fixture
+def open_page(browser: Browser, context: BrowserContext, serve: Serve) -> Iterator[Open]:
     """Opens addresses, in a browser of their own where they have options.
 
-    At the end nothing may have failed, popped up, or been asked of another host.
+    At the end nothing may have failed, popped up, or been asked of another host. Pages go before those who serve them.
     """
     pages: list[Page] = []
     faults: list[str] = []

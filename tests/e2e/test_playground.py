@@ -14,10 +14,9 @@ from app.record import metrics
 from app.record.definitions import DEFINITIONS
 from app.record.trace import Round, RunFinished
 from app.ui import palette
-from tests.e2e.conftest import HOSTILE, Open
+from tests.e2e.conftest import HOSTILE, Open, Serve
 from tests.e2e.driving import figure, finish, more, pane_text, start
 from tests.support import traces
-from tests.support.pages import served
 
 
 def test_full_run_shows_what_the_trace_says(open_page: Open, address: str) -> None:
@@ -104,7 +103,7 @@ def test_nothing_is_animated_faster_than_the_text_while_a_run_is_live(
     assert any(page.evaluate(count, [1500, False])[1] <= 1500 // 250 for _ in range(4))
 
 
-def test_token_card_says_where_auto_did_not_draft_and_where_it_ended_a_window(open_page: Open) -> None:
+def test_token_card_says_where_auto_did_not_draft_and_where_it_ended_a_window(open_page: Open, serve: Serve) -> None:
     ended = "not sure enough to go on"
     alone = "drafting did not look worth its time"
     by_auto = {
@@ -124,15 +123,15 @@ def test_token_card_says_where_auto_did_not_draft_and_where_it_ended_a_window(op
         *(replace(round_, k=widths[index], source="draft") for index, round_ in by_auto.items()),
         RunFinished("length"),
     ]
-    with served(None, replay=trace_) as address:
-        page = open_page(address)
-        page.get_by_label("show refused").check()
-        for index, place, words in expected:
-            page.locator(".pane-speculative .tok").nth(place).click()
-            text = page.locator(".pg-card .card-where").inner_text()
-            assert text.startswith(f"Round {index}")
-            assert [each for each in (ended, alone) if each in text] == ([words] if words else [])
-            page.keyboard.press("Escape")
+    address = serve(None, replay=trace_)
+    page = open_page(address)
+    page.get_by_label("show refused").check()
+    for index, place, words in expected:
+        page.locator(".pane-speculative .tok").nth(place).click()
+        text = page.locator(".pg-card .card-where").inner_text()
+        assert text.startswith(f"Round {index}")
+        assert [each for each in (ended, alone) if each in text] == ([words] if words else [])
+        page.keyboard.press("Escape")
 
 
 @pytest.mark.parametrize("kind", ["accepted", "corrected", "rejected", "bonus"])

@@ -13,9 +13,9 @@ from app.record.metrics import Metrics
 from app.record.trace import Round
 from app.ui.assets import REPLAYS
 from app.ui.live import SLOTS
-from tests.e2e.conftest import Open
+from tests.e2e.conftest import Open, Serve
 from tests.e2e.driving import FINISHED, figure, finish, lead, pane_text, shown_trace, start
-from tests.support.pages import served, toy_session
+from tests.support.pages import toy_session
 
 LONG_ANSWER = (Path(__file__).parent / "long_answer.js").read_text(encoding="utf-8")
 STATES = """() => {
@@ -157,17 +157,17 @@ def test_exported_page_opens_as_a_file_and_the_trace_imports_again(
     expect(page.locator(".message")).to_contain_text("Below is the earlier run.")
 
 
-def test_trace_replays_without_a_model(open_page: Open, address: str) -> None:
+def test_trace_replays_without_a_model(open_page: Open, address: str, serve: Serve) -> None:
     page = open_page(address)
     start(page, 16)
     events = finish(page)
-    with served(None, replay=events) as replaying:
-        page = open_page(replaying)
-        page.wait_for_function(FINISHED)
-        assert shown_trace(page) == events
-        assert page.locator("#run").count() == 0
-        page.get_by_role("button", name="Replay").click()
-        page.wait_for_function("window.Playground?.store?.playing === false")
+    replaying = serve(None, replay=events)
+    page = open_page(replaying)
+    page.wait_for_function(FINISHED)
+    assert shown_trace(page) == events
+    assert page.locator("#run").count() == 0
+    page.get_by_role("button", name="Replay").click()
+    page.wait_for_function("window.Playground?.store?.playing === false")
 
 
 @pytest.mark.parametrize("path", sorted(REPLAYS.glob("*.jsonl")), ids=lambda path: path.stem)
@@ -200,18 +200,16 @@ def test_recorded_runs_are_offered_and_replay(open_page: Open, replay_address: s
         expect(page.locator(".race-lead")).to_have_text(lead(events, moment))
 
 
-def test_arms_that_ran_one_after_the_other_are_replayed_together(open_page: Open) -> None:
-    with served(toy_session(agreement="good", max_sequences=1, delay=0.004)) as address:
-        page = open_page(address, reduced_motion="no-preference")
-        page.evaluate("window.Playground.store.speed = 1")
-        # noted as they come: the replay is over sooner than a busy browser looks again
-        page.evaluate(STATES)
-        start(page, 24)
-        page.wait_for_function(
-            "window.states.at(-1)?.time === Infinity && window.states.some((state) => state.playing)"
-        )
-        states = page.evaluate("window.states.filter((state) => state.playing)")
-        assert states[0] == {"live": False, "playing": True, "time": 0}
+def test_arms_that_ran_one_after_the_other_are_replayed_together(open_page: Open, serve: Serve) -> None:
+    address = serve(toy_session(agreement="good", max_sequences=1, delay=0.004))
+    page = open_page(address, reduced_motion="no-preference")
+    page.evaluate("window.Playground.store.speed = 1")
+    # noted as they come: the replay is over sooner than a busy browser looks again
+    page.evaluate(STATES)
+    start(page, 24)
+    page.wait_for_function("window.states.at(-1)?.time === Infinity && window.states.some((state) => state.playing)")
+    states = page.evaluate("window.states.filter((state) => state.playing)")
+    assert states[0] == {"live": False, "playing": True, "time": 0}
 
 
 def test_an_update_of_a_long_answer_touches_what_is_new(open_page: Open, address: str) -> None:
