@@ -75,8 +75,8 @@ class Costs:
         seconds: dict[int, list[float]] = {}
         before: int | None = None
         for round_ in rounds:
-            reads = before == 1 != round_.k
-            if round_.index and len(round_.drafted) + 1 == round_.k and not reads:
+            catches_up = before == 1 and round_.k != 1
+            if round_.index and len(round_.drafted) + 1 == round_.k and not catches_up:
                 seconds.setdefault(round_.k, []).append(round_.seconds)
             before = round_.k
         if 1 not in seconds:  # a context too short to measure in

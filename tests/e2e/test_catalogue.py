@@ -15,10 +15,9 @@ from app.backends.checkpoints.offered import Offered
 from app.engine.session import Session
 from app.pairs import registry as pairs
 from app.pairs.options import PairOptions
-from tests.e2e.conftest import Open
+from tests.e2e.conftest import Open, Serve
 from tests.support.hub_server import Hub, serve
 from tests.support.llamas import TINY, save_directory, save_tokenizer, weights
-from tests.support.pages import served
 
 NAME = "big-llama + small-llama"
 MODEL = """
@@ -52,7 +51,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
 
 
 @pytest.fixture
-def address(hub: Hub, tmp_path: Path) -> Iterator[str]:
+def address(hub: Hub, tmp_path: Path, serve: Serve) -> str:
     file = tmp_path / "pairs.toml"
     file.write_text(
         MODEL.format(name="big-llama", parameters=3.0) + MODEL.format(name="small-llama", parameters=1.0) + PAIR
@@ -61,8 +60,7 @@ def address(hub: Hub, tmp_path: Path) -> Iterator[str]:
     offered = Offered(own, file)
     listed = {"Alpha": own, **offered.listed()}
     session = Session(pairs.load(own), None, {name: pairs.ListedPair(pair) for name, pair in listed.items()}, "Alpha")
-    with served(session, catalogue=offered) as address:
-        yield address
+    return serve(session, catalogue=offered)
 
 
 def test_on_a_phone_list_and_description_have_the_whole_width(hub: Hub, address: str, open_page: Open) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,13 +10,12 @@ from playwright.sync_api import expect
 from app.engine.session import Session
 from app.pairs import registry as pairs
 from app.pairs.options import PairOptions
-from tests.e2e.conftest import Open
+from tests.e2e.conftest import Open, Serve
 from tests.support.llamas import TINY, save_directory, save_tokenizer, weights
-from tests.support.pages import served
 
 
 @pytest.fixture
-def address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+def address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, serve: Serve) -> str:
     monkeypatch.setenv("PLAYGROUND_MODELS", str(tmp_path / "models"))
 
     def tiny(name: str, changed: int | None = None) -> Path:
@@ -27,8 +25,7 @@ def address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     second = PairOptions(target=tiny("Beta"), draft=small, dtype="f32")
     wrong = PairOptions(target=tiny("Gamma", changed=5), draft=small, dtype="f32")
     listed = {name: pairs.ListedPair(pair) for name, pair in (("one", first), ("two", second), ("wrong", wrong))}
-    with served(Session(pairs.load(first), None, listed)) as address:
-        yield address
+    return serve(Session(pairs.load(first), None, listed))
 
 
 def test_another_pair_is_loaded_and_a_refusal_leaves_it(address: str, open_page: Open) -> None:
